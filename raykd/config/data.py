@@ -1,0 +1,148 @@
+"""Where utterances come from and which of them are used."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from raykd.config.base import Section
+from raykd.config.folders import recognise_folder
+
+
+class ManifestSource(Section):
+    """One row an utterance, in JSONL, CSV, TSV or Parquet; audio as a path (relative to the manifest) or as bytes."""
+
+    kind: Literal["manifest"] = "manifest"
+    path: str
+    """File, folder of files or glob; local or any pyarrow filesystem (s3://, gs://)."""
+
+
+class CommonVoiceSource(Section):
+    """An unpacked Common Voice release: `train.tsv`, `dev.tsv`, `test.tsv` and `clips/`."""
+
+    kind: Literal["common_voice"] = "common_voice"
+    path: str
+    language: str | None = None
+    """Overrides the `locale` column."""
+
+
+class AudioFolderSource(Section):
+    """A folder tree of audio files, each with its transcript beside it (`clip.txt`) or in a `metadata.csv`/`metadata.jsonl`."""
+
+    kind: Literal["audio_folder"] = "audio_folder"
+    path: str
+    language: str | None = None
+
+
+class WebDatasetSource(Section):
+    """WebDataset tars: members that share a stem make an utterance (`000.flac` + `000.txt` or `000.json`)."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: str
+    """Tar, folder of tars or glob."""
+    language: str | None = None
+
+
+class HuggingFaceSource(Section):
+    """A Hugging Face dataset, by hub name or local folder; audio is read undecoded, so torchcodec is not needed."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str
+    """Hub name such as `google/fleurs`, or a local folder (a dataset repository or `save_to_disk`)."""
+    name: str | None = None
+    """Configuration of the dataset, such as `cs_cz`."""
+    revision: str | None = None
+    language: str | None = None
+    audio_column: str = "audio"
+    text_column: str | None = None
+    """Default: the first of `text`, `sentence`, `transcription`, `raw_transcription`, `normalized_text` that exists."""
+
+
+class DemoSource(Section):
+    """Synthetic speech made on this machine: grammars spoken by eSpeak NG (`raykd demo-data`)."""
+
+    kind: Literal["demo"] = "demo"
+    languages: tuple[str, ...] = ("cs",)
+    hours: float = Field(1.0, gt=0)
+    """Hours of training speech, over all languages; dev, test and test_ood come on top."""
+    kinds: tuple[str, ...] = ()
+    """Sentence kinds of the grammars; empty: all."""
+    seed: int = 0
+
+
+Source = Annotated[
+    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource,
+    Field(discriminator="kind"),
+]
+
+_MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
+
+
+def _source_from_shorthand(value: Any) -> Any:
+    """`demo`, `hf:NAME`, a manifest file, a tar, or a folder whose kind `data.sources` recognises, written as one string."""
+    if not isinstance(value, str):
+        return value
+    if value == "demo":
+        return {"kind": "demo"}
+    if value.startswith("hf:"):
+        return {"kind": "huggingface", "path": value[3:]}
+    suffix = PurePosixPath(value).suffix.lower()
+    if suffix in _MANIFEST_SUFFIXES:
+        return {"kind": "manifest", "path": value}
+    if suffix in {".tar", ".tgz"} or value.endswith(".tar.gz"):
+        return {"kind": "webdataset", "path": value}
+    return {"kind": recognise_folder(value), "path": value}
+
+
+def _as_tuple(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [_source_from_shorthand(item) for item in values]
+
+
+class SpecAugment(Section):
+    """SpecAugment (Park et al. 2019) on the mel: zeroed bands of mel channels and of frames."""
+
+    frequency_masks: int = Field(2, ge=0)
+    frequency_width: int = Field(15, ge=1)
+    """Widest band, in mel channels."""
+    time_masks: int = Field(2, ge=0)
+    time_width: int = Field(40, ge=1)
+    """Widest band, in frames of 10 ms; never more than a fifth of the utterance."""
+
+
+class Mix(Section):
+    """How often each language is drawn in an epoch. Without it every utterance is used once an epoch."""
+
+    temperature: float | None = Field(None, ge=1)
+    """Share of language l proportional to (utterances of l) ** (1 / temperature)."""
+    shares: dict[str, float] | None = None
+    """Share of each language; they are scaled to sum to 1."""
+
+
+class DataConfig(Section):
+    """Which utterances are used, and how."""
+
+    source: Annotated[tuple[Source, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
+    """One source or a list. A string is a shorthand: `demo`, a manifest, a tar, a folder, `hf:NAME`."""
+    language: str | None = None
+    """Language (Whisper's code, such as `cs`) of utterances that name none."""
+    test_splits: tuple[str, ...] = ("test", "test_ood")
+    """Splits the teacher and the student are scored on; the first one that exists is the headline of `metrics.json`."""
+    dev_share: float = Field(0.05, gt=0, lt=0.5)
+    """Share of `train` used as `dev` where the source has none; also as `test` where it has none. Chosen by hash of the id."""
+    max_dev_utterances: int = Field(2000, ge=1)
+    """Dev is cut to this many utterances (the smallest id hashes), so that evaluation during training stays cheap."""
+    min_duration_s: float = Field(0.1, ge=0)
+    max_duration_s: float = Field(30.0, gt=0)
+    """Also bounded by the model's window."""
+    min_characters: int = Field(1, ge=1)
+    max_label_tokens: int = Field(448, ge=8)
+    """Longest label sequence, prefix and end included; also bounded by the model's positions."""
+    max_reject_share: float = Field(0.05, ge=0, le=1)
+    """Stop when a larger share of the rows cannot be used."""
+    mix: Mix | None = None
+    spec_augment: SpecAugment | None = None
+    cache_dir: str = "cache"
+    """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
+    shard_utterances: int = Field(256, ge=1)
+    """Utterances in one prepared shard."""

@@ -1,0 +1,85 @@
+"""How the student is trained, evaluated and tracked, and on which machines."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from raykd.config.base import Section
+
+
+class TrainConfig(Section):
+    """Optimiser, batches, precision and checkpoints. One step is one optimiser step on one global batch."""
+
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(16, ge=1)
+    """Utterances in a global batch: over all workers and accumulation steps."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Most utterances a worker takes at once; more are accumulated. None: the worker's whole part."""
+    lr: float = Field(1e-4, gt=0)
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    clip_norm: float = Field(1.0, ge=0)
+    """Gradient norm is cut to this; 0: off."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on GPUs that have it, float32 elsewhere. Master weights and optimiser states are float32."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between dev evaluations; None: five times a run. Evaluation always writes a checkpoint first."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints beside those of evaluations; None: only those."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints kept; the best one by dev WER is always kept."""
+    record_ids: bool = False
+    """Write the ids of every trained batch to `<run>/trained_ids/`, to audit which utterances were trained on when."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of `epochs` and `steps`")
+        return self
+
+
+class EvaluationConfig(Section):
+    """Greedy decoding and scoring."""
+
+    batch_size: int = Field(16, ge=1)
+    max_new_tokens: int = Field(225, ge=1)
+    normalizer: Literal["auto", "english", "basic", "none"] = "auto"
+    """auto: Whisper's English normaliser for `en`, its basic one elsewhere, letters split for scripts without spaces."""
+    workers: int | None = Field(None, ge=1)
+    """Ray workers that decode; None: one a GPU, else one a core."""
+    speed_batch_sizes: tuple[int, ...] = (1, 8)
+    speed_utterances: int = Field(24, ge=1)
+    """Utterances timed for each batch size."""
+    worst_sentences: int = Field(20, ge=0)
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    mlflow: bool = True
+    uri: str | None = None
+    """Default `sqlite:///mlflow.db`; the environment variable MLFLOW_TRACKING_URI wins over both."""
+    experiment: str = "raykd"
+    log_model: bool = True
+    """Log the student as an MLflow model that `mlflow.transformers.load_model` loads."""
+    system_metrics: bool = True
+    log_every: int = Field(10, ge=1)
+    """Steps between two lines of training metrics."""
+
+
+class ClusterConfig(Section):
+    """What of the Ray cluster is used."""
+
+    num_workers: int | None = Field(None, ge=1)
+    """Training workers; None: one a GPU, else two when there are two cores or more."""
+    use_gpu: bool | None = None
+    """None: when the cluster has GPUs."""
+    cpus_per_worker: float | None = Field(None, gt=0)
+    """None: a fraction that leaves CPU for the data pipeline."""
+    max_failures: int = Field(3, ge=-1)
+    """Worker failures survived before the job gives up; -1: any number."""
