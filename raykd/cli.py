@@ -3,13 +3,15 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
+from raykd import __version__
 from raykd.errors import UserError
 
 VERBS = {
-    "distil": "raykd.distill",
-    "evaluate": "raykd.evaluate",
-    "demo-data": "raykd.demo_data",
+    "distil": ("raykd.distill", "distil a teacher into a student: --config FILE [key=value ...]"),
+    "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
+    "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
 }
 
 
@@ -18,18 +20,41 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        print(f"raykd: {error}", file=sys.stderr)
+        print("\n".join(f"raykd: {line}" for line in _mistake(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("raykd: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("raykd: interrupted; a distillation goes on from its last checkpoint with --resume", file=sys.stderr)
         sys.exit(130)
 
 
 def main() -> None:
     """`raykd VERB ...`: the same commands as `python -m raykd.VERB`."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in VERBS:
-        known = arguments and arguments[0] in {"-h", "--help"}
-        print(f"usage: raykd {{{','.join(VERBS)}}} ...   (raykd VERB --help tells the rest)", file=sys.stdout if known else sys.stderr)
-        sys.exit(0 if known else 2)
-    run_command(importlib.import_module(VERBS[arguments[0]]).main, arguments[1:])
+    verb, *arguments = sys.argv[1:] or [""]
+    if verb in VERBS:
+        run_command(importlib.import_module(VERBS[verb][0]).main, arguments)
+    elif verb in {"-h", "--help"}:
+        print(_usage())
+    elif verb == "--version":
+        print(f"raykd {__version__}")
+    else:
+        near = get_close_matches(verb, VERBS, n=1)
+        if verb:
+            print(f"raykd: {verb}: unknown verb" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+        print(_usage(), file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join(["usage: raykd VERB ...   (raykd VERB --help tells the rest)", *lines])
+
+
+def _mistake(error: BaseException) -> str:
+    """The message; a UserError raised in a Ray task arrives wrapped, as its `cause`, in one whose text is a traceback."""
+    cause = getattr(error, "cause", None)
+    return _mistake(cause) if isinstance(cause, UserError) else str(error)
+
+
+if __name__ == "__main__":
+    main()

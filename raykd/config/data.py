@@ -3,9 +3,9 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from raykd.config.base import Section
+from raykd.config.base import Section, wrong
 from raykd.config.folders import recognise_folder
 
 
@@ -62,7 +62,7 @@ class DemoSource(Section):
     """Synthetic speech made on this machine: grammars spoken by eSpeak NG (`raykd demo-data`)."""
 
     kind: Literal["demo"] = "demo"
-    languages: tuple[str, ...] = ("cs",)
+    languages: tuple[str, ...] = Field(("cs",), min_length=1)
     hours: float = Field(1.0, gt=0)
     """Hours of training speech, over all languages; dev, test and test_ood come on top."""
     kinds: tuple[str, ...] = ()
@@ -70,16 +70,16 @@ class DemoSource(Section):
     seed: int = 0
 
 
-Source = Annotated[
-    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource,
-    Field(discriminator="kind"),
-]
-
 _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 
 
 def _source_from_shorthand(value: Any) -> Any:
-    """`demo`, `hf:NAME`, a manifest file, a tar, or a folder whose kind `data.sources` recognises, written as one string."""
+    """`demo`, `hf:NAME`, a manifest file, a tar, or a folder whose kind its content tells, written as one string.
+
+    A source without a `kind` gets the one that its `path` alone would have.
+    """
+    if isinstance(value, dict) and "kind" not in value and isinstance(value.get("path"), str):
+        return {**_source_from_shorthand(value["path"]), **value}
     if not isinstance(value, str):
         return value
     if value == "demo":
@@ -94,9 +94,15 @@ def _source_from_shorthand(value: Any) -> Any:
     return {"kind": recognise_folder(value), "path": value}
 
 
-def _as_tuple(value: Any) -> Any:
-    values = value if isinstance(value, list | tuple) else [value]
-    return [_source_from_shorthand(item) for item in values]
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Source = Annotated[
+    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource,
+    Field(discriminator="kind"),
+    BeforeValidator(_source_from_shorthand),
+]
 
 
 class SpecAugment(Section):
@@ -111,22 +117,28 @@ class SpecAugment(Section):
 
 
 class Mix(Section):
-    """How often each language is drawn in an epoch. Without it every utterance is used once an epoch."""
+    """How often each language is drawn in an epoch, by temperature or shares. Without it every utterance is used once."""
 
     temperature: float | None = Field(None, ge=1)
     """Share of language l proportional to (utterances of l) ** (1 / temperature)."""
-    shares: dict[str, float] | None = None
+    shares: dict[str, Annotated[float, Field(gt=0, strict=True)]] | None = Field(None, min_length=1)
     """Share of each language; they are scaled to sum to 1."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Mix":
+        if (self.temperature is None) == (self.shares is None):
+            raise ValueError("give exactly one of `temperature` and `shares`")
+        return self
 
 
 class DataConfig(Section):
     """Which utterances are used, and how."""
 
-    source: Annotated[tuple[Source, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
+    source: Annotated[tuple[Source, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
     """One source or a list. A string is a shorthand: `demo`, a manifest, a tar, a folder, `hf:NAME`."""
     language: str | None = None
     """Language (Whisper's code, such as `cs`) of utterances that name none."""
-    test_splits: tuple[str, ...] = ("test", "test_ood")
+    test_splits: tuple[str, ...] = Field(("test", "test_ood"), min_length=1)
     """Splits the teacher and the student are scored on; the first one that exists is the headline of `metrics.json`."""
     dev_share: float = Field(0.05, gt=0, lt=0.5)
     """Share of `train` used as `dev` where the source has none; also as `test` where it has none. Chosen by hash of the id."""
@@ -146,3 +158,10 @@ class DataConfig(Section):
     """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
     shard_utterances: int = Field(256, ge=1)
     """Utterances in one prepared shard."""
+
+    @model_validator(mode="after")
+    def _some_duration_fits(self) -> "DataConfig":
+        if self.min_duration_s >= self.max_duration_s:
+            longest, shortest = self.max_duration_s, self.min_duration_s
+            raise wrong(f"must be less than max_duration_s, {longest:g} (got {shortest:g})", "min_duration_s")
+        return self

@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-from raykd.errors import UserError
-
 
 def recognise_folder(path: str) -> str:
     """The source kind of a local folder.
 
     Raises:
-        UserError: the folder does not exist or its layout is none that raykd knows.
+        ValueError: the folder is not local or does not exist.
     """
+    if "://" in path:
+        raise ValueError(
+            f"the kind of a remote folder is not guessed; write {{kind: common_voice, path: {path}}} or another kind"
+        )
     folder = Path(path)
     if not folder.exists():
-        raise UserError(f"data.source: {path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
+        raise ValueError(f"{path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
     if not folder.is_dir():
-        raise UserError(f"data.source: {path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
+        raise ValueError(f"{path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
     if (folder / "clips").is_dir() and any(folder.glob("*.tsv")):
         return "common_voice"
     if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():

@@ -1,10 +1,10 @@
 """The teacher and the student."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from raykd.config.base import Section
+from raykd.config.base import Section, wrong
 
 DType = Literal["auto", "float32", "bfloat16"]
 
@@ -42,6 +42,24 @@ class ScratchConfig(Section):
     max_label_tokens: int = Field(64, ge=8, le=448)
     dropout: float = Field(0.0, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "ScratchConfig":
+        if self.width % self.heads:
+            raise wrong(f"must be a divisor of width, {self.width} (got {self.heads})", "heads")
+        return self
+
+
+def _each_once(layers: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    if isinstance(layers, tuple) and len(set(layers)) < len(layers):
+        raise ValueError(f"a layer is listed twice (got {list(layers)})")
+    return layers
+
+
+Layers = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)],
+    AfterValidator(_each_once),
+]
+
 
 class StudentConfig(Section):
     """The model that learns: made from the teacher, taken from a hub id or folder, or new."""
@@ -49,9 +67,9 @@ class StudentConfig(Section):
     init: str = "teacher"
     """`teacher`, `scratch`, or a hub id or local folder."""
     revision: str | None = None
-    encoder_layers: int | tuple[int, ...] | None = None
+    encoder_layers: Layers | None = None
     """With init=teacher: how many teacher layers, evenly spaced with first and last kept, or which (from 0). None: all."""
-    decoder_layers: int | tuple[int, ...] | None = 2
+    decoder_layers: Layers | None = 2
     freeze_encoder: bool = True
     """Keep the encoder as it is; a complete frozen encoder is shared with the teacher's and runs once."""
     scratch: ScratchConfig = ScratchConfig()

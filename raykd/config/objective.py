@@ -1,8 +1,8 @@
 """What the student is trained to match: terms, their targets and their weights over training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from raykd.config.base import Section
 
@@ -34,6 +34,10 @@ class ScheduleConfig(Section):
 
 Weight = Annotated[float, Field(ge=0)] | ScheduleConfig
 Temperature = Annotated[float, Field(gt=0)] | ScheduleConfig
+
+
+TARGETS = ("teacher",)
+"""The token distributions that a term may be measured against."""
 
 
 class TermConfig(Section):
@@ -83,4 +87,10 @@ class TermsObjective(Section):
     terms: tuple[TermConfig, ...] = Field(min_length=1)
 
 
-ObjectiveConfig = Annotated[CeRecipe | KdRecipe | TermsObjective, Field(discriminator="recipe")]
+def _terms_speak_for_themselves(value: Any) -> Any:
+    return {"recipe": "terms", **value} if isinstance(value, dict) and "terms" in value else value
+
+
+ObjectiveConfig = Annotated[
+    CeRecipe | KdRecipe | TermsObjective, Field(discriminator="recipe"), BeforeValidator(_terms_speak_for_themselves)
+]

@@ -1,18 +1,20 @@
 """The whole config of a run."""
 
-from pydantic import Field, model_validator
+import re
 
-from raykd.config.base import Section
+from pydantic import Field, field_validator, model_validator
+
+from raykd.config.base import Section, wrong
 from raykd.config.data import DataConfig
 from raykd.config.models import StudentConfig, TeacherConfig
-from raykd.config.objective import CeRecipe, KdRecipe, ObjectiveConfig
+from raykd.config.objective import TARGETS, CeRecipe, KdRecipe, ObjectiveConfig, TermsObjective
 from raykd.config.training import ClusterConfig, EvaluationConfig, TrackingConfig, TrainConfig
 
 
 class Config(Section):
     """One run: data, teacher, student, objective and how it is trained."""
 
-    name: str = Field("distil", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = "distil"
     """Name of the run and of its folder."""
     output_dir: str = "runs"
     """Local folder or any pyarrow filesystem (s3://, gs://); shared storage when the run has several nodes."""
@@ -26,10 +28,24 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"must be letters, digits, `.`, `_` and `-`, with a letter or digit first (got {name!r})")
+        return name
+
+    @model_validator(mode="after")
+    def _targets_are_known(self) -> "Config":
+        for position, term in enumerate(self.objective.terms if isinstance(self.objective, TermsObjective) else ()):
+            if term.target not in TARGETS:
+                raise wrong(f"must be {' or '.join(TARGETS)} (got {term.target})", "objective", "terms", position, "target")
+        return self
+
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> "Config":
         if self.teacher is None and self.student.init == "teacher":
-            raise ValueError("student.init is `teacher` but there is no teacher section")
+            raise wrong("required, because student.init is `teacher`; give teacher.model, or student.init: scratch", "teacher")
         if self.teacher is None and not isinstance(self.objective, CeRecipe):
-            raise ValueError("the objective needs a teacher; give a teacher section, or objective.recipe: ce")
+            raise wrong("required by the objective; give teacher.model, or objective.recipe: ce", "teacher")
         return self

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raykd.config.base import Section
+from raykd.config.base import Section, wrong
+
+Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class TrainConfig(Section):
@@ -20,7 +22,7 @@ class TrainConfig(Section):
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, ge=0)
     """Gradient norm is cut to this; 0: off."""
@@ -42,6 +44,14 @@ class TrainConfig(Section):
             raise ValueError("give exactly one of `epochs` and `steps`")
         return self
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TrainConfig":
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise wrong(f"must be at most batch_size, {self.batch_size} (got {self.micro_batch_size})", "micro_batch_size")
+        if self.steps is not None and self.warmup_steps > self.steps:
+            raise wrong(f"must be at most steps, {self.steps} (got {self.warmup_steps})", "warmup_steps")
+        return self
+
 
 class EvaluationConfig(Section):
     """Greedy decoding and scoring."""
@@ -52,7 +62,7 @@ class EvaluationConfig(Section):
     """auto: Whisper's English normaliser for `en`, its basic one elsewhere, letters split for scripts without spaces."""
     workers: int | None = Field(None, ge=1)
     """Ray workers that decode; None: one a GPU, else one a core."""
-    speed_batch_sizes: tuple[int, ...] = (1, 8)
+    speed_batch_sizes: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = (1, 8)
     speed_utterances: int = Field(24, ge=1)
     """Utterances timed for each batch size."""
     worst_sentences: int = Field(20, ge=0)

@@ -1,0 +1,93 @@
+"""Whisper's log-mel spectrogram, computed for the frames that touch audio only.
+
+Whisper's own extractor pads every clip with zeros to its window before the transform, so most of its work goes into
+silence. The padded frames all hold one value, which follows from the loudest frame; `pad_mel` puts it back.
+
+Shapes: S samples at 16 kHz, M mel channels, F frames of 10 ms, T window samples.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+N_FFT = 400
+HOP = 160
+_REACH = N_FFT // 2
+"""Samples a frame covers to either side of its centre."""
+_DYNAMIC_RANGE = 2.0
+"""The extractor cuts everything 8 log10 units (2.0 after its scaling by 1/4) below the loudest value."""
+_SILENCE = -1.5
+"""Scaled value of no energy at all: (log10(1e-10) + 4) / 4."""
+_BLOCK = 512
+"""Frames transformed at once: 512 frames and their spectra stay in the processor's cache."""
+
+
+def log_mel(samples_S: NDArray[np.float32], n_mels: int, window_frames: int) -> NDArray[np.float16]:
+    """The log-mel mel_MF of an utterance: mel channels by the frames that touch audio, at most `window_frames`.
+
+    Equals the first F frames that `WhisperFeatureExtractor` computes for the zero-padded window, to float16: frames centred on
+    every 160th sample, the window mirrored at both ends, power spectrum under a Hann window, Slaney mel filters, log10,
+    cut at 8 below the maximum, (x + 4) / 4. Audio beyond the window is cut off.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    window_samples = window_frames * HOP
+    samples_S = samples_S[:window_samples]
+    if samples_S.size == 0:
+        raise ValueError("log_mel needs at least one sample")
+    n_frames = min(window_frames, -(-(samples_S.size + _REACH) // HOP))
+    padded_T = _padded(samples_S, n_frames, window_samples)
+    frames_FN = sliding_window_view(padded_T, N_FFT)[::HOP][:n_frames]
+    hann_N, filters_KM = _hann(), _mel_filters(n_mels)
+    mel_MF = np.empty((n_mels, n_frames), np.float32)
+    for start in range(0, n_frames, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        spectrum_FK = np.fft.rfft(frames_FN[block] * hann_N, axis=1)
+        power_FK = np.square(spectrum_FK.real) + np.square(spectrum_FK.imag)
+        mel_MF[:, block] = (power_FK @ filters_KM).T
+    np.log10(np.maximum(mel_MF, 1e-10, out=mel_MF), out=mel_MF)
+    np.maximum(mel_MF, mel_MF.max() - 4 * _DYNAMIC_RANGE, out=mel_MF)
+    mel_MF += 4.0
+    mel_MF *= 0.25
+    return mel_MF.astype(np.float16)
+
+
+def pad_mel(mel_MF: NDArray[np.float16], window_frames: int, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """The mel of the whole window, float32 (M, window_frames), written into `out` when given.
+
+    Frames of pure padding have no energy, which the extractor lifts to 8 log10 units below the loudest value.
+    """
+    n_mels, n_frames = mel_MF.shape
+    window_MF = np.empty((n_mels, window_frames), np.float32) if out is None else out
+    window_MF[:, :n_frames] = mel_MF
+    window_MF[:, n_frames:] = max(_SILENCE, float(mel_MF.max()) - _DYNAMIC_RANGE)
+    return window_MF
+
+
+def _padded(samples_S: NDArray[np.float32], n_frames: int, window_samples: int) -> NDArray[np.float32]:
+    """The stretch of the mirrored, zero-padded window that the first `n_frames` frames see."""
+    padded_T = np.zeros(_REACH + max(samples_S.size, n_frames * HOP) + N_FFT, np.float32)
+    padded_T[_REACH : _REACH + samples_S.size] = samples_S
+    padded_T[:_REACH] = padded_T[2 * _REACH : _REACH : -1]
+    end = _REACH + window_samples
+    if end < padded_T.size:
+        mirrored = padded_T[end - 1 - _REACH : end - 1][::-1]
+        padded_T[end : end + _REACH] = mirrored
+    return padded_T
+
+
+@lru_cache(maxsize=1)
+def _hann() -> NDArray[np.float32]:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _mel_filters(n_mels: int) -> NDArray[np.float32]:
+    """filters_KM: Slaney-normalised triangles on the Slaney mel scale, 0 to 8 kHz, for the K = 201 frequency bins."""
+    from transformers.audio_utils import mel_filter_bank
+
+    filters_KM = mel_filter_bank(N_FFT // 2 + 1, n_mels, 0.0, 8000.0, 2 * 8000, norm="slaney", mel_scale="slaney")
+    return filters_KM.astype(np.float32)

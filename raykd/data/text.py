@@ -1,0 +1,111 @@
+"""Text to label ids and back, with Whisper's own tokenizer and prefix tokens."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from raykd.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
+
+_ENGLISH_ONLY_EOT = 50256
+"""End-of-text id of the English-only vocabulary (GPT-2's own); the multilingual one has 50257."""
+_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km", "yue", "bo"})
+"""Languages written without spaces between words."""
+
+
+class LabelEncoder:
+    """Whisper labels for transcription without timestamps.
+
+    Picklable; the tokenizer is loaded at first use, once a process. Where words are separated by spaces the text starts with one,
+    as in Whisper's own output, so that teacher and label agree on the first token.
+    """
+
+    def __init__(self, tokenizer: str, revision: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.revision = revision
+
+    def __reduce__(self) -> tuple[type["LabelEncoder"], tuple[str, str | None]]:
+        return LabelEncoder, (self.tokenizer, self.revision)
+
+    def encode(self, text: str, language: str) -> list[int]:
+        """The whole sequence: `prefix(language)`, text tokens, end of text. Token-like text (`<|...|>`) is spelled out, not obeyed.
+
+        Raises:
+            ValueError: the vocabulary has no such language.
+        """
+        prefix = self.prefix(language)
+        spoken = text.strip()
+        if language not in _WITHOUT_SPACES:
+            spoken = " " + spoken
+        ids = self._backend(spoken, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*prefix, *ids, self.eot_id]
+
+    def prefix(self, language: str) -> list[int]:
+        """`[sot, <|language|>, transcribe, notimestamps]`, or `[sot, notimestamps]` with an English-only vocabulary.
+
+        Raises:
+            ValueError: the vocabulary has no such language.
+        """
+        if language not in self.languages:
+            raise ValueError(f"{language!r} is not a language of {self.tokenizer}")
+        names = ["<|startoftranscript|>", "<|notimestamps|>"]
+        if not self._english_only:
+            names[1:1] = [f"<|{language}|>", "<|transcribe|>"]
+        return [self._vocabulary[name] for name in names]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of label ids: special tokens dropped, no space at either end."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=True)).strip()
+
+    @cached_property
+    def languages(self) -> frozenset[str]:
+        """Codes of the languages that can be encoded, such as `cs`."""
+        return frozenset({"en"}) if self._english_only else self._language_tokens
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the vocabulary: equal for tokenizers that give equal labels, wherever they lie."""
+        return hashlib.sha256(json.dumps(sorted(self._vocabulary.items())).encode()).hexdigest()[:16]
+
+    @property
+    def eot_id(self) -> int:
+        """Id of the end-of-text token."""
+        return self._vocabulary["<|endoftext|>"]
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills decoder inputs after their end; Whisper has no token of its own for it and uses end of text."""
+        return self.eot_id
+
+    @cached_property
+    def _english_only(self) -> bool:
+        return self.eot_id == _ENGLISH_ONLY_EOT or not self._language_tokens
+
+    @cached_property
+    def _language_tokens(self) -> frozenset[str]:
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        return frozenset(code for code in LANGUAGES if f"<|{code}|>" in self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        vocabulary = self._backend.get_vocab()
+        needed = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
+        missing = [name for name in needed if name not in vocabulary]
+        if missing:
+            raise UserError(f"{self.tokenizer}: not a Whisper tokenizer, it has no {missing[0]}; give the folder or hub id of a Whisper model")
+        return vocabulary
+
+    @cached_property
+    def _backend(self) -> "WhisperTokenizer":
+        from transformers import WhisperTokenizer
+
+        try:
+            return WhisperTokenizer.from_pretrained(self.tokenizer, revision=self.revision)
+        except (OSError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{self.tokenizer}: its Whisper tokenizer cannot be loaded ({reason}); give a folder or hub id that has one") from None

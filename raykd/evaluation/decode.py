@@ -1,0 +1,98 @@
+"""Batched greedy decoding with Whisper, each row in its own language.
+
+A loop of our own over transformers' modules and caches, because `generate` costs 1.1 times (4 + 4 layers, width 256) to 2.5 times (demo size)
+as much on a CPU, wants a generation config with language ids, and keeps decoding rows that have ended. Its tokens are the same.
+
+B rows of the batch, L rows not yet ended, M mel channels, F frames, P prefix tokens, V vocabulary, D width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import WhisperForConditionalGeneration
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from raykd.data.text import LabelEncoder
+
+
+@torch.inference_mode()
+def greedy_decode(
+    model: WhisperForConditionalGeneration,
+    mel_BMF: Tensor,
+    prefix_BP: Tensor,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+) -> list[list[int]]:
+    """The likeliest next token, again and again, until a stop token or the limit.
+
+    The generation config's `suppress_tokens` are never chosen, its `begin_suppress_tokens` not as the first.
+
+    Args:
+        model: in eval mode; its device and dtype are used.
+        mel_BMF: features of the model's whole window (2 * `max_source_positions` frames).
+        prefix_BP: the tokens that are given, such as start, language, task and no-timestamps.
+        max_new_tokens: also bounded by the model's positions.
+        stop_ids: tokens that end a row.
+
+    Returns:
+        The new tokens of each row, without the stop token.
+    """
+    device = model.device
+    encoded_LFD = model.model.encoder(mel_BMF.to(device, model.dtype)).last_hidden_state
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    inputs_LP = prefix_BP.to(device)
+    limit = min(max_new_tokens, model.config.max_target_positions - prefix_BP.shape[1])
+    never, not_first = _suppressed(model)
+    texts: list[list[int]] = [[] for _ in range(len(mel_BMF))]
+    rows = list(range(len(mel_BMF)))
+    ended = [False] * len(rows)
+    for position in range(limit):
+        states_LPD = model.model.decoder(
+            input_ids=inputs_LP, encoder_hidden_states=encoded_LFD, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits_LV = model.proj_out(states_LPD[:, -1])
+        logits_LV[:, not_first if position == 0 else never] = -torch.inf
+        next_L = logits_LV.argmax(dim=-1)
+        for place, token in enumerate(next_L.tolist()):
+            if token in stop_ids:
+                ended[place] = True
+            elif not ended[place]:
+                texts[rows[place]].append(token)
+        if all(ended):
+            break
+        if sum(ended) * 2 >= len(rows):
+            # Going on with the open rows only costs one copy of their cache, so it is done each time half have ended.
+            open_places = [place for place, over in enumerate(ended) if not over]
+            kept_L = torch.tensor(open_places, device=device)
+            cache.batch_select_indices(kept_L)
+            encoded_LFD, next_L = encoded_LFD[kept_L], next_L[kept_L]
+            rows, ended = [rows[place] for place in open_places], [False] * len(open_places)
+        inputs_LP = next_L[:, None]
+    return texts
+
+
+def transcribe(
+    model: WhisperForConditionalGeneration, encoder: LabelEncoder, mel_BMF: Tensor, languages: Sequence[str], max_new_tokens: int
+) -> list[str]:
+    """Greedy transcripts of a batch, each row in its own language. mel_BMF: features of the model's whole window.
+
+    Raises:
+        UserError: a language that the model's vocabulary does not have.
+    """
+    prefix_BP = torch.tensor([encoder.prefix(language) for language in languages])
+    tokens = greedy_decode(model, mel_BMF, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
+    return [encoder.decode(row).strip() for row in tokens]
+
+
+def _suppressed(model: WhisperForConditionalGeneration) -> tuple[Tensor, Tensor]:
+    """Ids that are never chosen, and ids that are not chosen first."""
+    config = model.generation_config
+    always = set(config.suppress_tokens or ())
+    at_first = always.union(config.begin_suppress_tokens or ())
+    vocabulary = range(model.config.vocab_size)
+    never, not_first = (
+        torch.tensor([token for token in sorted(tokens) if token in vocabulary], dtype=torch.long, device=model.device)
+        for tokens in (always, at_first)
+    )
+    return never, not_first

@@ -1,0 +1,112 @@
+"""A Whisper in one process that turns utterances of a prepared corpus into text. No Ray.
+
+B rows of a batch, M mel channels, F frames.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from raykd import storage
+from raykd.config.models import DType
+from raykd.data.batches import collate
+from raykd.data.corpus import Utterance
+from raykd.data.text import LabelEncoder
+from raykd.errors import UserError
+from raykd.evaluation.decode import transcribe
+from raykd.models.whisper import load_whisper
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to evaluate, and how it is held in memory."""
+
+    model: str
+    """Local folder in Hugging Face format, or hub id."""
+    revision: str | None = None
+    weights: str | None = None
+    """A safetensors file whose tensors replace the model's of the same names: what a checkpoint trained."""
+    dtype: DType = "auto"
+    """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
+
+
+class Recogniser:
+    """A model with its vocabulary on one device.
+
+    Raises:
+        UserError: the model cannot be loaded, or `weights` are not its own.
+    """
+
+    def __init__(self, choice: ModelChoice, device: torch.device, max_new_tokens: int):
+        self._choice = choice
+        self._max_new_tokens = max_new_tokens
+        self._encoder = LabelEncoder(choice.model, choice.revision)
+        model = load_whisper(choice.model, torch.float32, choice.revision)
+        if choice.weights:
+            lay_over(model, choice.weights)
+        self.model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()
+
+    def recognise(self, utterances: Sequence[Utterance]) -> tuple[list[str], float]:
+        """Transcripts in the order of the utterances, and the seconds that encoder and decoding took.
+
+        Raises:
+            UserError: the features do not fit the model, or it does not know a language.
+        """
+        config = self.model.config
+        window_frames = 2 * config.max_source_positions
+        for utterance in utterances:
+            if config.num_mel_bins not in utterance.mel.shape:
+                raise UserError(f"{self._choice.model}: wants {config.num_mel_bins} mel channels, but the corpus has others")
+            if max(utterance.mel.shape) > window_frames:
+                raise UserError(
+                    f"{self._choice.model}: {utterance.id} has {utterance.duration_s:.1f} s, more than the model's "
+                    f"window of {window_frames / 100:g} s; set data.max_duration_s"
+                )
+        mel_BMF = collate(utterances, window_frames, self._encoder.pad_id).mel_BMF
+        begin = self._now()
+        texts = transcribe(self.model, self._encoder, mel_BMF, [row.language for row in utterances], self._max_new_tokens)
+        return texts, self._now() - begin
+
+    def _now(self) -> float:
+        """Seconds on a clock, when the device has done its work."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        return time.perf_counter()
+
+
+def evaluation_dtype(dtype: DType, device: torch.device) -> torch.dtype:
+    """The type of the weights on a device."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def default_device() -> torch.device:
+    """The GPU this process sees, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def lay_over(model: WhisperForConditionalGeneration, weights: str) -> None:
+    """Replace tensors of a model by those of the same names in a safetensors file (local, or any pyarrow filesystem).
+
+    Raises:
+        UserError: no such file, not safetensors, or a name or shape that the model does not have.
+    """
+    try:
+        tensors = safetensors.torch.load(storage.read_bytes(weights))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{weights}: cannot be read as safetensors ({' '.join(str(error).split())})") from None
+    own = model.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise UserError(f"{weights}: the model has no tensor named {name}; these weights are of another model")
+        if own[name].shape != tensor.shape:
+            raise UserError(
+                f"{weights}: {name} has shape {list(tensor.shape)}, the model's has {list(own[name].shape)}; "
+                "these weights are of another model"
+            )
+        own[name].copy_(tensor)

@@ -1,0 +1,140 @@
+"""Word and character error rates of a corpus, per language and as a macro average, with their edits counted.
+
+WER = (S + D + I) / N over all words N of the references of a corpus, not a mean over sentences; CER the same over characters. Both
+are fractions of 1 and may exceed it. A reference that is empty after normalisation has no words, so the words of its hypothesis
+count as insertions and N does not grow; a corpus without any reference word divides by 1. An empty hypothesis is all deletions.
+Characters include the spaces between words, except where the normaliser itself put them there (scripts without spaces).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+from jiwer import AlignmentChunk
+
+from raykd.evaluation.normalize import NormalizerChoice, normalizer_for, splits_letters
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Substitutions, deletions and insertions that turn references of `length` words or characters into their hypotheses."""
+
+    length: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    def __add__(self, other: "Edits") -> "Edits":
+        return Edits(
+            self.length + other.length,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors as a fraction of the reference length; of 1 where the reference is empty."""
+        return self.errors / max(1, self.length)
+
+
+@dataclass(frozen=True)
+class ScoredSentence:
+    """One sentence after normalisation, and its edits."""
+
+    language: str
+    reference: str
+    hypothesis: str
+    words: Edits
+    characters: Edits
+
+
+def score_sentences(
+    references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str], choice: NormalizerChoice = "auto"
+) -> list[ScoredSentence]:
+    """Each sentence normalised by its language's normaliser and compared, in the given order.
+
+    Raises:
+        ValueError: the three sequences differ in length.
+    """
+    normalizers = {language: normalizer_for(choice, language)[1] for language in set(languages)}
+    triples = list(zip(references, hypotheses, languages, strict=True))
+    normal_references = [normalizers[language](reference) for reference, _, language in triples]
+    normal_hypotheses = [normalizers[language](hypothesis) for _, hypothesis, language in triples]
+    if not triples:
+        return []
+    words = jiwer.process_words(normal_references, normal_hypotheses)
+    characters = jiwer.process_characters(
+        [_spelled(text, choice, language) for text, language in zip(normal_references, languages, strict=True)],
+        [_spelled(text, choice, language) for text, language in zip(normal_hypotheses, languages, strict=True)],
+    )
+    return [
+        ScoredSentence(
+            language=languages[i],
+            reference=normal_references[i],
+            hypothesis=normal_hypotheses[i],
+            words=_edits(words.alignments[i]),
+            characters=_edits(characters.alignments[i]),
+        )
+        for i in range(len(triples))
+    ]
+
+
+def summarize(sentences: Iterable[ScoredSentence], choice: NormalizerChoice = "auto") -> dict[str, Any]:
+    """The scores of a corpus.
+
+    Returns:
+        `wer` and `cer` over all sentences, `per_language` (the same with counts for each language), `macro` (the plain mean of
+        the languages' rates), `normalizer` (its name for each language) and the counts `utterances`, `words`, `substitutions`,
+        `deletions` and `insertions` (of words).
+    """
+    by_language: dict[str, list[ScoredSentence]] = {}
+    for sentence in sentences:
+        by_language.setdefault(sentence.language, []).append(sentence)
+    per_language = {language: _scores(by_language[language]) for language in sorted(by_language)}
+    everything = [sentence for group in by_language.values() for sentence in group]
+    return {
+        **_scores(everything),
+        "per_language": per_language,
+        "macro": {
+            rate: sum(scores[rate] for scores in per_language.values()) / max(1, len(per_language)) for rate in ("wer", "cer")
+        },
+        "normalizer": {language: normalizer_for(choice, language)[0] for language in per_language},
+    }
+
+
+def _scores(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
+    words = sum((sentence.words for sentence in sentences), Edits())
+    characters = sum((sentence.characters for sentence in sentences), Edits())
+    return {
+        "wer": words.rate,
+        "cer": characters.rate,
+        "utterances": len(sentences),
+        "words": words.length,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "characters": characters.length,
+    }
+
+
+def _spelled(text: str, choice: NormalizerChoice, language: str) -> str:
+    return text.replace(" ", "") if splits_letters(choice, language) else text
+
+
+def _edits(chunks: Iterable[AlignmentChunk]) -> Edits:
+    counts = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
+    for chunk in chunks:
+        counts[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return Edits(
+        length=counts["equal"] + counts["substitute"] + counts["delete"],
+        substitutions=counts["substitute"],
+        deletions=counts["delete"],
+        insertions=counts["insert"],
+    )

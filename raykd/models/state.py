@@ -1,0 +1,48 @@
+"""Which parameters train, and a fingerprint of the others' values."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+CHUNK_ELEMENTS = 1 << 22
+"""Elements hashed at a time: 16 MiB of float32, so that hashing a bfloat16 model needs no float32 copy of it."""
+
+
+def trainable_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that train, in model order; tied parameters once, by their first name."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def frozen_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that do not train, in model order; tied parameters once, by their first name."""
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def state_hash(model: nn.Module, names: Iterable[str]) -> str:
+    """SHA-256 (hex) over the names, shapes and float32 values of some parameters, in any order, on any device.
+
+    Equal values give equal hashes in whatever floating type they are held. Parameters that DeepSpeed has partitioned hold no
+    values: hash before the engine is built.
+
+    Raises:
+        KeyError: a name that the model does not have.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    chosen = [(name, parameters[name].detach()) for name in sorted(names)]
+    whole = hashlib.sha256()
+    # hashlib lets go of the interpreter lock, so threads share the work.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for (name, tensor), digest in zip(chosen, threads.map(_digest, [tensor for _, tensor in chosen]), strict=True):
+            whole.update(f"{name} {tuple(tensor.shape)} ".encode() + digest)
+    return whole.hexdigest()
+
+
+def _digest(tensor: Tensor) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in tensor.contiguous().view(-1).split(CHUNK_ELEMENTS):
+        digest.update(memoryview(chunk.to("cpu", torch.float32).numpy()))
+    return digest.digest()

@@ -1,0 +1,142 @@
+"""`metrics.json`: the numbers of a finished run. WER and CER are fractions of 1, over the whole corpus, greedy decoding."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PACKAGES = (
+    "raykd",
+    "torch",
+    "ray",
+    "deepspeed",
+    "transformers",
+    "datasets",
+    "mlflow",
+    "jiwer",
+    "pyarrow",
+    "numpy",
+    "soundfile",
+    "soxr",
+)
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Numbers(BaseModel):
+    """Further keys are kept: evaluation and data may say more than is promised here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+
+class Score(_Numbers):
+    """One model on one language."""
+
+    wer: Rate
+    cer: Rate
+
+
+class SplitScore(Score):
+    """One model on one split."""
+
+    per_language: dict[str, Score]
+    macro: Score | None = None
+    """Mean over languages, each weighing the same."""
+    rtf: Rate | None = None
+    """Seconds of computing for a second of audio, over the whole split."""
+    normalizer: Any = None
+    """Which text normaliser the rates are under."""
+
+
+class ModelMetrics(SplitScore):
+    """One model: its size, its rates on the headline split, and those on every test split."""
+
+    params: Count
+    split: str
+    """The headline split."""
+    splits: dict[str, SplitScore]
+
+    @classmethod
+    def of(cls, params: int, summaries: Mapping[str, Mapping[str, Any]]) -> "ModelMetrics":
+        """From evaluation summaries by split; the first split is the headline."""
+        headline = next(iter(summaries))
+        return cls.model_validate({**summaries[headline], "params": params, "split": headline, "splits": dict(summaries)})
+
+
+class TrainMetrics(_Numbers):
+    """What training did."""
+
+    steps: Count
+    utterances_seen: Count
+    utterances_per_s: Rate
+    wall_s: Rate
+    tokens: Count
+
+
+class SpeedMetrics(_Numbers):
+    """Teacher and student decoding the same utterances at one batch size; real-time factors."""
+
+    teacher_rtf: Rate | None
+    student_rtf: Rate
+    speedup: Rate | None
+
+
+class DataMetrics(_Numbers):
+    """What was trained and tested on."""
+
+    utterances: Count
+    rejected: Count
+    hours: Rate
+
+
+class Metrics(_Numbers):
+    """The whole file. `teacher` is null for a run without one; `speed` is keyed `batch_1`, `batch_8`, ..."""
+
+    teacher: ModelMetrics | None
+    student: ModelMetrics
+    train: TrainMetrics
+    speed: dict[str, SpeedMetrics]
+    data: DataMetrics
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """The text of `metrics.json`."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def build_metrics(
+    *,
+    teacher: ModelMetrics | None,
+    student: ModelMetrics,
+    train: Mapping[str, Any],
+    speed: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, Any],
+    versions: Mapping[str, str] | None = None,
+) -> Metrics:
+    """Put the parts together and check them. `versions` defaults to the packages of this process.
+
+    Raises:
+        ValueError: a part lacks a number, or has an impossible one; the message names it.
+    """
+    parts = {"teacher": teacher and teacher.model_dump(), "student": student.model_dump(), "train": dict(train)}
+    parts |= {"speed": dict(speed), "data": dict(data), "versions": dict(versions or package_versions())}
+    try:
+        return Metrics.model_validate(parts)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ValueError(f"metrics.json: {'; '.join(wrong)}") from None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run stands on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

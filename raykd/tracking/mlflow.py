@@ -1,0 +1,333 @@
+"""MLflow, from a thread of its own: an unreachable server costs one line on the terminal, never the training.
+
+Metrics that cannot be sent wait in `<run>/mlflow_spool.jsonl`; they go out when the server answers again, at the end of the
+run, or when the run is resumed.
+"""
+
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from raykd import storage
+from raykd.config import Config
+from raykd.tracking.history import JsonLines, read_json_lines
+from raykd.tracking.metrics import Metrics, package_versions
+from raykd.tracking.mlflow_values import Point, flat_params, points_of_metrics, points_of_record
+from raykd.tracking.run_folder import RunFolder
+
+RETRY_S = 20.0
+"""Pause before a server that did not answer is asked again."""
+SYSTEM_METRICS_S = 10.0
+ANSWER_S = 60.0
+"""Longest wait at the end of a run for a server that has not answered yet."""
+UPLOAD_S = 1800.0
+"""Longest wait at the end of a run for artifacts and the model to be stored by a server that answers."""
+STORED_FILES = ("config.yaml", "metrics.json", "report.html", "history.jsonl")
+
+Job = Callable[[], None]
+
+
+class MlflowTracker:
+    """The MLflow run of a run folder. No method waits for the server but `close`, and none raises for its sake."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        *,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Start, or go on with the MLflow run that the folder names (`mlflow_run_id`), sending what its spool holds first.
+
+        `parent_run_id` makes it a child run, as the trials of a sweep are. `say` prints a line for the user.
+        """
+        self.uri = tracking_uri(config)
+        self._config, self._run, self._parent_run_id, self._tags, self._say = config, run, parent_run_id, dict(tags or {}), say
+        self._spool = JsonLines(run.at("mlflow_spool.jsonl"))
+        self._spooled = bool(read_json_lines(self._spool.path))
+        self._lock = threading.Lock()  # guards the spool
+        self._queue: queue.Queue[list[Point] | Job | None] = queue.Queue()
+        self._jobs: list[Job] = []
+        self._client: Any = None
+        self._run_id: str | None = None
+        self._answering = False
+        self._retry_at = 0.0
+        self._warned = False
+        self._closing = False
+        self._sample_at = time.monotonic() + SYSTEM_METRICS_S
+        self._monitor: Any = None
+        self._started_ms = 0
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the MLflow run, once the server has answered."""
+        return self._run_id
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Send the metrics of a history record (`train` or `eval`)."""
+        self._queue.put(points_of_record(record))
+
+    def summary(self, metrics: Metrics) -> None:
+        """Send the final numbers."""
+        self._queue.put(points_of_metrics(metrics))
+
+    def store_files(self, *names: str) -> None:
+        """Store files of the run folder as artifacts; default: config, metrics, report and history."""
+        for name in names or STORED_FILES:
+            self._queue.put(lambda name=name: self._store_file(name))  # type: ignore[misc]
+
+    def log_student(self) -> None:
+        """Log `student/` as a model that `mlflow.transformers.load_model` loads as a speech recognition pipeline."""
+        self._queue.put(self._log_student)
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """Send everything and end the MLflow run. Waits a bounded time; what could not be sent stays in the spool."""
+        self._queue.put(lambda: self._client.set_terminated(self._run_id, status))
+        self._closing = True
+        self._queue.put(None)
+        began = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - began < (UPLOAD_S if self._answering else ANSWER_S):
+            self._thread.join(0.1)
+        self._keep(point for points in _drain(self._queue) for point in points)
+        with self._lock:
+            self._spool.flush()
+        if self._spooled:
+            self._say(f"MLflow: what could not be sent to {self.uri} waits in {self._spool.path}; --resume sends it")
+
+    # ------------------------------------------------------------------------------------------ the thread
+
+    def _work(self) -> None:
+        _keep_mlflow_quiet()
+        closing = False
+        while not closing:
+            points: list[Point] = []
+            for item in self._take():
+                if item is None:
+                    closing = True
+                elif isinstance(item, list):
+                    points += item
+                else:
+                    self._jobs.append(item)
+            if closing or time.monotonic() >= self._retry_at:
+                self._send(points)
+            else:
+                self._keep(points)
+
+    def _take(self) -> Iterator[list[Point] | Job | None]:
+        """What has been queued; waits up to a second for the first item."""
+        try:
+            yield self._queue.get(timeout=1.0)
+            while True:
+                yield self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _send(self, points: list[Point]) -> None:
+        if not self._answering:
+            self._keep(points)  # asking may take a while; a crash meanwhile must lose nothing
+            points = []
+        try:
+            self._connect()
+            if self._spooled:
+                self._send_spool()
+            self._log(points)
+            points = []
+            self._run_jobs()
+            self._sample_system()
+        except Exception as error:  # any trouble with MLflow is a reason to wait, none to stop training
+            self._keep(points)
+            self._lost(error)
+
+    def _connect(self) -> None:
+        if self._answering:
+            return
+        import mlflow
+
+        if self._client is None:
+            mlflow.set_tracking_uri(self.uri)
+            self._client = mlflow.MlflowClient(self.uri)
+        if self._run_id is None:
+            self._run_id = self._resumed_run_id() or self._new_run_id()
+            self._run.write_text("mlflow_run_id", self._run_id)
+            self._started_ms = self._client.get_run(self._run_id).info.start_time
+            self._log_params()
+        else:
+            self._client.get_run(self._run_id)
+        self._answering = True
+        if self._warned:
+            self._say(f"MLflow: {self.uri} answers; what waited is sent")
+            self._warned = False
+
+    def _resumed_run_id(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._run.read_text("mlflow_run_id").strip() if self._run.has("mlflow_run_id") else None
+        if run_id is None:
+            return None
+        try:
+            self._client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run_id
+
+    def _new_run_id(self) -> str:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        name = self._config.tracking.experiment
+        experiment = self._client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": self._run.path} | self._tags
+        if self._parent_run_id:
+            tags["mlflow.parentRunId"] = self._parent_run_id
+        return self._client.create_run(experiment_id, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
+
+    def _log_params(self) -> None:
+        """Parameters of MLflow cannot change; a resume that changes some leaves the new values as tags."""
+        from mlflow.entities import Param, RunTag
+
+        known = self._client.get_run(self._run_id).data.params
+        params = flat_params(self._config.model_dump(mode="json"))
+        new = [Param(key, value) for key, value in params.items() if key not in known]
+        for start in range(0, len(new), 100):
+            self._client.log_batch(self._run_id, params=new[start : start + 100])
+        changed = [RunTag(f"resumed.{key}", value) for key, value in params.items() if known.get(key, value) != value]
+        for start in range(0, len(changed), 100):
+            self._client.log_batch(self._run_id, tags=changed[start : start + 100])
+
+    def _send_spool(self) -> None:
+        with self._lock:
+            records = read_json_lines(self._spool.path)
+            self._log([Point(**record) for record in records])
+            self._spool.clear()
+            self._spooled = False
+
+    def _log(self, points: list[Point]) -> None:
+        from mlflow.entities import Metric
+
+        for start in range(0, len(points), 500):
+            batch = [Metric(point.key, point.value, point.timestamp, point.step) for point in points[start : start + 500]]
+            self._client.log_batch(self._run_id, metrics=batch)
+
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            try:
+                self._jobs[0]()
+            except Exception as error:
+                self._client.get_run(self._run_id)  # raises when the server is away: then the job is kept for later
+                self._say(f"MLflow: {_first_line(error)}")
+            self._jobs.pop(0)
+
+    def _sample_system(self) -> None:
+        if not self._config.tracking.system_metrics or self._closing or time.monotonic() < self._sample_at:
+            return
+        if self._monitor is None:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self._run_id, tracking_uri=self.uri)
+        self._sample_at = time.monotonic() + SYSTEM_METRICS_S
+        self._monitor.collect_metrics()
+        now = int(time.time() * 1000)
+        step = int((now - self._started_ms) / 1000 / SYSTEM_METRICS_S)
+        self._log([Point(f"system/{key}", value, now, step) for key, value in self._monitor.aggregate_metrics().items()])
+        for monitor in self._monitor.monitors:
+            monitor.clear_metrics()
+
+    def _keep(self, points: Any) -> None:
+        records = [point._asdict() for point in points]
+        if not records:
+            return
+        try:
+            with self._lock:
+                self._spool.append(records)
+                self._spooled = True
+        except OSError as error:
+            self._say(f"MLflow: {len(records)} metrics are lost, {self._spool.path} cannot be written ({_first_line(error)})")
+
+    def _lost(self, error: Exception) -> None:
+        self._answering = False
+        self._retry_at = time.monotonic() + RETRY_S
+        if not self._warned:
+            self._warned = True
+            self._say(f"MLflow: {self.uri} does not take our metrics ({_first_line(error)}); training goes on, they are sent later")
+
+    # ------------------------------------------------------------------------------------------ files and the model
+
+    def _store_file(self, name: str) -> None:
+        if not self._run.has(name):
+            return
+        with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
+            copy = Path(folder) / Path(name).name
+            copy.write_bytes(storage.read_bytes(self._run.at(name)))
+            self._client.log_artifact(self._run_id, str(copy), str(Path(name).parent) if "/" in name else None)
+
+    def _log_student(self) -> None:
+        """The components are given one by one: from a bare folder MLflow would leave out the feature extractor."""
+        import mlflow
+        from huggingface_hub import ModelCard
+        from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
+
+        versions = package_versions()
+        with storage.local_copy(self._run.student_dir) as folder:
+            card = Path(folder) / "README.md"
+            mlflow.transformers.log_model(
+                transformers_model={
+                    "model": WhisperForConditionalGeneration.from_pretrained(folder),
+                    "tokenizer": AutoTokenizer.from_pretrained(folder),
+                    "feature_extractor": AutoFeatureExtractor.from_pretrained(folder),
+                },
+                name="student",
+                task="automatic-speech-recognition",
+                run_id=self._run_id,
+                model_card=ModelCard.load(card) if card.exists() else None,
+                pip_requirements=[f"{package}=={versions[package]}" for package in ("transformers", "torch", "mlflow")],
+            )
+
+
+def tracking_uri(config: Config) -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, else `tracking.uri`, else `sqlite:///mlflow.db`; SQLite paths absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri or "sqlite:///mlflow.db"
+    scheme, slashes, path = uri.partition(":///")
+    return f"sqlite:///{os.path.abspath(path)}" if scheme == "sqlite" and slashes else uri
+
+
+def ui_command(uri: str) -> str:
+    """How a user looks at the runs of a store: its address, or the command that serves it."""
+    return uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}"
+
+
+def _drain(waiting: "queue.Queue[list[Point] | Job | None]") -> Iterator[list[Point]]:
+    while True:
+        try:
+            item = waiting.get_nowait()
+        except queue.Empty:
+            return
+        if isinstance(item, list):
+            yield item
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _keep_mlflow_quiet() -> None:
+    """Few and short retries (training's own spool is the patience), and no log lines between ours. The user's settings win."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow  # noqa: F401  (it sets its loggers up when imported)
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)

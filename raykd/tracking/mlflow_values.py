@@ -1,0 +1,81 @@
+"""What MLflow is told: flat parameters and slashed metrics, made from the config, history records and final metrics."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from raykd.tracking.metrics import Metrics, ModelMetrics
+
+MAX_PARAM = 6000
+"""Longest parameter value that MLflow stores, in characters."""
+
+
+class Point(NamedTuple):
+    """One value of one metric. `timestamp` is in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+def flat_params(tree: Mapping[str, Any]) -> dict[str, str]:
+    """A resolved config with dotted keys (`train.lr`, `data.source.0.kind`); lists of plain values stay one value."""
+    return {key: value[: MAX_PARAM - 3] + "..." if len(value) > MAX_PARAM else value for key, value in _flatten(tree, "")}
+
+
+def points_of_record(record: Mapping[str, Any]) -> list[Point]:
+    """The metrics of a `train` or `eval` history record; none for other kinds."""
+    values: dict[str, Any] = {}
+    if record.get("kind") == "train":
+        for key in ("loss", "lr", "grad_norm", "utterances_per_s", "tokens", "utterances", "epoch"):
+            values[f"train/{key}"] = record.get(key)
+        values |= {f"train/{term}": value for term, value in record.get("terms", {}).items()}
+        values |= {f"train/weight/{term}": value for term, value in record.get("weights", {}).items()}
+    elif record.get("kind") == "eval":
+        prefix = "eval" if record.get("split", "dev") == "dev" else f"eval/{record['split']}"
+        values |= {f"{prefix}/wer": record.get("wer"), f"{prefix}/cer": record.get("cer")}
+        for language, scores in record.get("per_language", {}).items():
+            values |= {f"{prefix}/{language}/wer": scores.get("wer"), f"{prefix}/{language}/cer": scores.get("cer")}
+    return _points(values, int(record.get("step", 0)))
+
+
+def points_of_metrics(metrics: Metrics) -> list[Point]:
+    """The final numbers: `test/student/wer`, `test/student/cs/wer`, `test_ood/teacher/cer`, `speed/batch_1/speedup`, ..."""
+    values: dict[str, Any] = {}
+    for name, model in (("teacher", metrics.teacher), ("student", metrics.student)):
+        if model is not None:
+            values |= _model_values(name, model)
+    for batch, speed in metrics.speed.items():
+        values |= {f"speed/{batch}/{key}": value for key, value in speed.model_dump().items()}
+    values |= {f"total/{key}": value for key, value in metrics.train.model_dump().items()}
+    values |= {f"data/{key}": getattr(metrics.data, key) for key in ("utterances", "rejected", "hours")}
+    return _points(values, metrics.train.steps)
+
+
+def _model_values(name: str, model: ModelMetrics) -> dict[str, Any]:
+    values: dict[str, Any] = {f"{name}/params": model.params}
+    for split, scores in model.splits.items():
+        values |= {f"{split}/{name}/wer": scores.wer, f"{split}/{name}/cer": scores.cer, f"{split}/{name}/rtf": scores.rtf}
+        for language, score in scores.per_language.items():
+            values |= {f"{split}/{name}/{language}/wer": score.wer, f"{split}/{name}/{language}/cer": score.cer}
+    return values
+
+
+def _points(values: Mapping[str, Any], step: int) -> list[Point]:
+    now = int(time.time() * 1000)
+    numbers = ((key, value) for key, value in values.items() if isinstance(value, int | float))
+    return [Point(key, float(value), now, step) for key, value in numbers if math.isfinite(value)]
+
+
+def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flatten(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _flatten(item, f"{key}.{index}")
+    else:
+        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

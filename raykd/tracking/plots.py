@@ -1,0 +1,123 @@
+"""Charts as inline SVG: small, sharp, without scripts, and readable on a light and on a dark page.
+
+Colours are CSS variables with a fallback, so the page decides how they look and a saved file still has colours.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Line = tuple[Sequence[float], Sequence[float | None]]
+"""x and y values; a y of None is a gap."""
+
+SERIES = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
+_INK, _GRID = "#1b1f27", "#d9dde5"
+_VARIABLES = {color: f"var(--series-{index + 1}, {color})" for index, color in enumerate(SERIES)} | {
+    _INK: f"var(--ink, {_INK})",
+    _GRID: f"var(--grid, {_GRID})",
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+MAX_POINTS = 300
+
+
+def line_chart(title: str, lines: Mapping[str, Line], *, y_label: str = "", marks: bool = False, zero: bool = True) -> str:
+    """Lines over training steps. `marks` puts a dot on each value; `zero` starts the y axis at 0."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(5.2, 2.7)
+        for color, (name, (xs, ys)) in zip(_colors(len(lines)), lines.items(), strict=True):
+            thin_xs, thin_ys = thinned(xs, ys)
+            drawn = [float("nan") if y is None else y for y in thin_ys]
+            axes.plot(thin_xs, drawn, color=color, label=name, marker="o" if marks or len(drawn) < 2 else None, markersize=3)
+        axes.set_xlabel("step")
+        axes.set_ylabel(y_label)
+        axes.grid(axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if zero:
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            _legend(axes, len(lines))
+        return _svg(figure, title)
+
+
+def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]], *, x_label: str = "") -> str:
+    """Horizontal bars, for each group one of each series, with their values written beside them."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(5.2, 0.9 + (0.24 * len(series) + 0.14) * max(1, len(groups)))
+        thickness = 0.8 / max(1, len(series))
+        widest = max((value for values in series.values() for value in values if value is not None), default=1.0) or 1.0
+        for position, (color, (name, values)) in enumerate(zip(_colors(len(series)), series.items(), strict=True)):
+            ys = [row + (position - (len(series) - 1) / 2) * thickness for row in range(len(groups))]
+            axes.barh(ys, [value or 0.0 for value in values], height=thickness * 0.86, color=color, label=name)
+            for y, value in zip(ys, values, strict=True):
+                text = "-" if value is None else f"{value:.1f}"
+                axes.text((value or 0.0) + 0.012 * widest, y, text, va="center", fontsize=8)
+        axes.set_yticks(range(len(groups)), groups)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlim(0, widest * 1.1)
+        axes.set_xlabel(x_label)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        if len(series) > 1:
+            _legend(axes, len(series))
+        return _svg(figure, title)
+
+
+def thinned(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
+    """At most `MAX_POINTS` points: means over equal runs of values."""
+    if len(xs) <= MAX_POINTS:
+        return list(xs), list(ys)
+    bounds = [len(xs) * cut // MAX_POINTS for cut in range(MAX_POINTS + 1)]
+    runs = list(zip(bounds, bounds[1:], strict=False))
+    return [_mean(xs[start:end]) or 0.0 for start, end in runs], [_mean(ys[start:end]) for start, end in runs]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _colors(count: int) -> list[str]:
+    return [SERIES[index % len(SERIES)] for index in range(count)]
+
+
+def _legend(axes: Axes, count: int) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(count, 4), borderaxespad=0.2, handlelength=1.2)
+
+
+def _svg(figure: Figure, title: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Title": title})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
+    return svg

@@ -1,0 +1,136 @@
+"""What the user sees while a run works: a live line on a terminal, a line every few seconds anywhere else."""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Progress:
+    """Phases of a run (`speech`, `preparing`, `teacher`, `training`, `evaluating`), one at a time, each with done of total.
+
+    Use as a context manager. Everything it prints goes to `console` (default: standard output).
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`every_s`: pause between lines where there is no terminal. `quiet`: say nothing at all."""
+        self._console = console or Console()
+        self._quiet, self._every_s, self._clock = quiet, every_s, clock
+        self._live: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._phase: _Phase | None = None
+        self._last_eval = ""
+
+    def __enter__(self) -> "Progress":
+        """Start the live line where there is a terminal."""
+        if self._console.is_terminal and not self._quiet:
+            columns = (TextColumn("{task.description:<11}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))
+            self._live = RichProgress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the phase and the live line."""
+        self.done(failed=error is not None)
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a line above the live one."""
+        if not self._quiet:
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def phase(self, name: str, total: float | None = None, unit: str = "", done: float = 0) -> None:
+        """Begin a phase, ending the one before. `done` is where it starts, for instance the step resumed from."""
+        self.done()
+        self._phase = _Phase(name, total, unit, done, self._clock())
+        if self._live:
+            self._task = self._live.add_task(name, total=total, completed=done, state=self._phase.state(self._clock()))
+        elif not self._quiet:
+            self.say(f"{name}: started" + (f", {_number(total)} {unit}".rstrip() if total else ""))
+
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the phase has come."""
+        phase = self._phase
+        if phase is None:
+            return
+        phase.done, phase.note = done, note
+        phase.total = phase.total if total is None else total
+        now = self._clock()
+        if self._live and self._task is not None:
+            self._live.update(self._task, completed=done, total=phase.total, state=phase.state(now))
+        elif now - phase.printed_at >= self._every_s:
+            phase.printed_at = now
+            self.say(f"{phase.name}: {phase.state(now)}, {duration(now - phase.began)} elapsed")
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Show a history record: training moves the phase on, an evaluation is a line of its own."""
+        if record.get("kind") == "train":
+            parts = [f"epoch {record['epoch']:.2f}", f"loss {_loss(record['loss'])}", f"{record['utterances_per_s']:.1f} utt/s"]
+            self.update(record["step"], record["steps"], ", ".join([*parts, *([self._last_eval] if self._last_eval else [])]))
+        elif record.get("kind") == "eval":
+            self._last_eval = f"{record['split']} WER {100 * record['wer']:.2f} %"
+            self.say(f"evaluation at step {record['step']}: {self._last_eval}, CER {100 * record['cer']:.2f} %")
+
+    def done(self, failed: bool = False) -> None:
+        """End the phase with a line that says what it did and how long it took."""
+        phase, self._phase = self._phase, None
+        if phase is None:
+            return
+        if self._live and self._task is not None:
+            self._live.remove_task(self._task)
+            self._task = None
+        ending = "stopped" if failed else "done"
+        self.say(f"{phase.name}: {ending}, {phase.amount()} in {duration(self._clock() - phase.began)}".replace(", in", " in"))
+
+
+class _Phase:
+    def __init__(self, name: str, total: float | None, unit: str, done: float, began: float) -> None:
+        self.name, self.total, self.unit, self.done = name, total, unit, done
+        self.began = self.printed_at = began
+        self.note = ""
+        self._first = done
+
+    def amount(self) -> str:
+        if not self.done:
+            return ""
+        return f"{_number(self.done)} {self.unit}".rstrip()
+
+    def state(self, now: float) -> str:
+        """Done of total, the note and the time left, as `120/1 500 steps, loss 1.20, 3:20 left`."""
+        total = f"/{_number(self.total)}" if self.total else ""
+        parts = [f"{_number(self.done)}{total} {self.unit}".rstrip()]
+        if self.note:
+            parts.append(self.note)
+        moved = self.done - self._first
+        if self.total and moved > 0:
+            parts.append(f"{duration((now - self.began) / moved * max(self.total - self.done, 0))} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 0:07, 12:30, 3:05:09."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "?"
+    return f"{value:,.0f}".replace(",", " ") if float(value).is_integer() else f"{value:,.1f}".replace(",", " ")
+
+
+def _loss(loss: float | None) -> str:
+    return "nan" if loss is None else f"{loss:.4f}"

@@ -1,0 +1,264 @@
+"""`report.html`: one self-contained page about a run, made from the files of its folder alone.
+
+It can be made at any time: what a run does not have (yet) is left out.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from raykd import storage
+from raykd.tracking.examples import Row, common_mistakes, typical_examples, worst_examples
+from raykd.tracking.history import History, read_history
+from raykd.tracking.metrics import Metrics, ModelMetrics, SplitScore
+from raykd.tracking.plots import Line, bar_chart, line_chart
+from raykd.tracking.progress import duration
+from raykd.tracking.run_folder import RunFolder
+from raykd.tracking.table import format_count, format_rate, format_rtf
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"rate": format_rate, "count": format_count, "rtf": format_rtf, "duration": duration}
+TYPICAL_EXAMPLES = 6
+COMMON_MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run folder says about its run."""
+
+    config: dict[str, Any]
+    history: History
+    metrics: Metrics | None
+    """None while the run is not finished."""
+    evaluations: dict[tuple[str, str], list[Row]]
+    """Scored utterances by (`teacher` | `student`, split)."""
+    rejects: list[Row]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "RunFiles":
+        """Read the folder."""
+        metrics = run.read_json("metrics.json")
+        evaluations = {}
+        for name in storage.list_dir(run.at("evaluation")):
+            model, _, split = name.removesuffix(".parquet").partition("-")
+            if name.endswith(".parquet"):
+                evaluations[model, split] = _read_rows(run.evaluation_path(model, split))
+        return cls(
+            config=yaml.safe_load(run.read_text("config.yaml")),
+            history=read_history(run.history_path),
+            metrics=Metrics.model_validate(metrics) if metrics else None,
+            evaluations=evaluations,
+            rejects=_read_rows(run.rejects_path) if storage.exists(run.rejects_path) else [],
+        )
+
+
+def write_report(run: RunFolder) -> None:
+    """Write `report.html` of a run folder."""
+    run.write_text("report.html", render_report(run.name, RunFiles.read(run), run.config_path))
+
+
+def render_report(name: str, files: RunFiles, config_path: str) -> str:
+    """The page. `config_path` is named in the command that repeats the run."""
+    metrics, history = files.metrics, files.history
+    return TEMPLATES.get_template("report.html").render(
+        name=name,
+        teacher_name=teacher_name(files.config),
+        config=files.config,
+        config_yaml=yaml.safe_dump(files.config, sort_keys=False, allow_unicode=True),
+        objective=objective_text(files.config),
+        metrics=metrics,
+        last=history.train[-1] if history.train else None,
+        best=min((record for record in history.eval if _is_dev(record)), key=lambda record: record["wer"], default=None),
+        splits=_split_tables(metrics) if metrics else [],
+        normalizer=_normalizer_text(metrics.student.normalizer) if metrics else "",
+        scored=_scored(files),
+        training_plots=_training_plots(history),
+        result_plots=_result_plots(metrics) if metrics else [],
+        examples=_examples(files),
+        rejects=_rejects(files.rejects),
+        events=history.events,
+        data_splits=_data_splits(metrics) if metrics else [],
+        command=f"python -m raykd.distill --config {config_path}",
+    )
+
+
+def teacher_name(config: Mapping[str, Any]) -> str | None:
+    """What the config calls the teacher; None for a run without one."""
+    teacher = config.get("teacher")
+    return (teacher.get("model") or teacher.get("config")) if teacher else None
+
+
+def objective_text(config: Mapping[str, Any]) -> str:
+    """The objective in one line, such as `kd: lambda_ce 0.8, lambda_kl 1.0, temperature 2.0`."""
+    objective = dict(config.get("objective") or {})
+    recipe = objective.pop("recipe", "")
+    if recipe == "terms":
+        parts = [f"{_plain(term.get('weight', 1.0))} · {term.get('name') or term['kind']}" for term in objective["terms"]]
+        return " + ".join(parts)
+    parts = [f"{key} {_plain(value)}" for key, value in objective.items() if value is not None]
+    return f"{recipe}: {', '.join(parts)}" if parts else recipe
+
+
+def _plain(value: Any) -> str:
+    """A number, or a schedule as `1.0 → 0.1 (linear)`."""
+    if isinstance(value, Mapping):
+        end = "" if value.get("end") is None else f" → {value['end']}"
+        return f"{value.get('start')}{end} ({value.get('kind')})"
+    return str(value)
+
+
+def _training_plots(history: History) -> list[tuple[str, str]]:
+    """(caption, SVG) of everything that changes over steps."""
+    train = history.train
+    steps = [record["step"] for record in train]
+    terms: dict[str, Line] = {name: (steps, [record["terms"].get(name) for record in train]) for name in _names(train, "terms")}
+    plots = []
+    if train:
+        loss: dict[str, Line] = {"loss": (steps, [record.get("loss") for record in train])}
+        if list(terms) != ["ce"] or terms["ce"][1] != loss["loss"][1]:
+            loss |= terms
+        plots.append(("Loss and its terms, mean per token (terms before weighting)", line_chart("loss", loss)))
+    if len(_names(train, "weights")) > 1:
+        weights: dict[str, Line] = {
+            name: (steps, [record["weights"].get(name) for record in train]) for name in _names(train, "weights")
+        }
+        plots.append(("Weights of the terms", line_chart("weights", weights)))
+    dev = [record for record in history.eval if _is_dev(record)]
+    if dev:
+        at = [record["step"] for record in dev]
+        rates: dict[str, Line] = {key.upper(): (at, [100 * record[key] for record in dev]) for key in ("wer", "cer")}
+        plots.append(("Student on the dev split during training, in percent", line_chart("dev", rates, marks=True)))
+    for key, caption in (
+        ("lr", "Learning rate"),
+        ("grad_norm", "Gradient norm before clipping"),
+        ("utterances_per_s", "Utterances trained per second"),
+    ):
+        values = [record.get(key) for record in train]
+        if any(value is not None for value in values):
+            plots.append((caption, line_chart(key, {key: (steps, values)})))
+    return plots
+
+
+def _names(train: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(name for record in train for name in record.get(key, {})))
+
+
+def _is_dev(record: Mapping[str, Any]) -> bool:
+    return record.get("split", "dev") == "dev" and record.get("wer") is not None
+
+
+def _result_plots(metrics: Metrics) -> list[tuple[str, str]]:
+    """(caption, SVG) of WER and CER by language on the headline split."""
+    languages = list(metrics.student.per_language)
+    models = {"teacher": metrics.teacher, "student": metrics.student}
+    plots = []
+    for key in ("wer", "cer"):
+        series = {
+            name: [100 * getattr(model.per_language[code], key) if code in model.per_language else None for code in languages]
+            for name, model in models.items()
+            if model is not None
+        }
+        title = f"{key.upper()} on {metrics.student.split}, in percent"
+        plots.append((title, bar_chart(f"{key} by language", languages, series)))
+    return plots
+
+
+def _split_tables(metrics: Metrics) -> list[dict[str, Any]]:
+    """For each split its rows: label, utterances, and (teacher, student) scores."""
+    tables = []
+    for split, student in metrics.student.splits.items():
+        teacher = metrics.teacher.splits.get(split) if metrics.teacher else None
+        rows = [_score_row(code, teacher and teacher.per_language.get(code), score) for code, score in student.per_language.items()]
+        if len(rows) > 1 and student.macro:
+            rows.append(_score_row("mean of languages", teacher and teacher.macro, student.macro))
+        total = _score_row("all" if len(rows) > 1 else next(iter(student.per_language), "all"), teacher, student)
+        tables.append({"split": split, "rows": rows if len(rows) > 1 else [], "total": total})
+    return tables
+
+
+def _score_row(label: str, teacher: Any, student: Any) -> dict[str, Any]:
+    extra = student.model_extra or {}
+    return {
+        "label": label,
+        "utterances": extra.get("utterances"),
+        "teacher": teacher,
+        "student": student,
+        "change": student.wer - teacher.wer if teacher else None,
+    }
+
+
+def _scored(files: RunFiles) -> dict[str, Any] | None:
+    """Size of the headline split."""
+    rows = files.evaluations.get(("student", files.metrics.student.split)) if files.metrics else None
+    if not rows:
+        return None
+    hours = sum(row.get("duration_s") or 0 for row in rows) / 3600
+    return {"utterances": len(rows), "hours": hours, "languages": sorted({row["language"] for row in rows})}
+
+
+def _examples(files: RunFiles) -> list[dict[str, Any]]:
+    count = (files.config.get("evaluation") or {}).get("worst_sentences", 20)
+    sections = []
+    for (model, split), rows in sorted(files.evaluations.items()):
+        if model != "student":
+            continue
+        teacher = files.evaluations.get(("teacher", split), [])
+        sections.append(
+            {
+                "split": split,
+                "typical": typical_examples(rows, teacher, TYPICAL_EXAMPLES),
+                "worst": worst_examples(rows, teacher, count),
+                "mistakes": common_mistakes(rows, COMMON_MISTAKES),
+            }
+        )
+    return sections
+
+
+def _rejects(rows: list[Row]) -> list[dict[str, Any]]:
+    """Reasons, commonest first, with their share and a few ids."""
+    counts = Counter(row["reason"] for row in rows)
+    return [
+        {
+            "reason": reason,
+            "count": count,
+            "share": count / len(rows),
+            "ids": [str(row.get("id") or "?") for row in rows if row["reason"] == reason][:3],
+        }
+        for reason, count in counts.most_common()
+    ]
+
+
+def _data_splits(metrics: Metrics) -> list[dict[str, Any]]:
+    """Utterances and hours by split and language, where the corpus says so."""
+    splits = (metrics.data.model_extra or {}).get("splits") or {}
+    return [{"split": split, **facts} for split, facts in splits.items() if isinstance(facts, Mapping)]
+
+
+def _normalizer_text(normalizer: Any) -> str:
+    if isinstance(normalizer, Mapping):
+        kinds: dict[str, list[str]] = {}
+        for language, kind in normalizer.items():
+            kinds.setdefault(kind if isinstance(kind, str) else json.dumps(kind), []).append(language)
+        return "; ".join(kind if len(kinds) == 1 else f"{kind} for {', '.join(languages)}" for kind, languages in kinds.items())
+    return str(normalizer or "")
+
+
+def _read_rows(path: str) -> list[Row]:
+    return pq.read_table(io.BytesIO(storage.read_bytes(path))).to_pylist()
+
+
+__all__ = ["ModelMetrics", "RunFiles", "SplitScore", "objective_text", "render_report", "teacher_name", "write_report"]

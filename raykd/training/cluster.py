@@ -1,0 +1,97 @@
+"""Connecting to Ray, quietly, and sharing a cluster's CPUs and GPUs between training, data and evaluation."""
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+
+import ray
+
+from raykd.config.training import ClusterConfig
+from raykd.errors import UserError
+
+_EVALUATION_GPU_SHARE = 0.1
+"""Share of each GPU left to evaluation tasks, which run beside training on the same GPUs."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one run takes of the cluster."""
+
+    workers: int
+    gpus_per_worker: float
+    cpus_per_worker: float
+    threads_per_worker: int
+    evaluation_gpus: float
+    """GPU share of one evaluation worker."""
+    nodes: int
+
+
+def connect(verbose: bool = False) -> None:
+    """Join the cluster named by RAY_ADDRESS (inside a Ray job it is set), or start Ray on this machine.
+
+    Unless `verbose`, worker output stays in Ray's own log files.
+
+    Raises:
+        UserError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    address = os.environ.get("RAY_ADDRESS")
+    level = logging.INFO if verbose else logging.ERROR
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"ray\..*")
+        for name in ("ray.data", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=verbose,
+            logging_level=level,
+            include_dashboard=None if address else False,
+        )
+    except ConnectionError as error:
+        raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); start one or unset RAY_ADDRESS") from None
+    _quiet_data(verbose)
+
+
+def _quiet_data(verbose: bool) -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.enable_operator_progress_bars = verbose
+    context.print_on_execution_start = False
+
+
+def plan_resources(config: ClusterConfig) -> Resources:
+    """How many workers train and what each takes, from the config and what the cluster has.
+
+    CPU workers reserve a fraction of their cores: Ray Data's tasks need the rest, and two workers that reserved both
+    cores of a laptop would wait for batches for ever.
+
+    Raises:
+        UserError: more workers asked for than the cluster can hold.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
+    use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
+    if use_gpu and gpus == 0:
+        raise UserError("cluster.use_gpu: the Ray cluster has no GPU; leave the key out to train on CPUs")
+    available = gpus if use_gpu else cpus
+    workers = config.num_workers or int(gpus if use_gpu else min(2, max(1, cpus)))
+    if workers > available:
+        kind = "GPUs" if use_gpu else "CPUs"
+        raise UserError(f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}")
+    share = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
+    return Resources(
+        workers=workers,
+        gpus_per_worker=1.0 - _EVALUATION_GPU_SHARE if use_gpu else 0.0,
+        cpus_per_worker=share,
+        threads_per_worker=max(1, int(cpus / workers)) if not use_gpu else max(1, int(share)),
+        evaluation_gpus=_EVALUATION_GPU_SHARE if use_gpu else 0.0,
+        nodes=len(nodes),
+    )

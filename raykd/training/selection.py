@@ -1,0 +1,70 @@
+"""Scoring checkpoints on dev while training goes on, and keeping the best one."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from raykd.training import checkpoint as ckpt
+
+Summary = dict[str, Any]
+
+
+class CheckpointSelection:
+    """Evaluates checkpoints one after the other on a thread of its own, so that the workers never wait.
+
+    The checkpoint with the lowest dev WER (the earlier one of equals) is kept, and the newest `keep`; others are deleted
+    once they are scored.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        keep: int,
+        evaluate: Callable[[str], Summary],
+        on_score: Callable[[int, Summary], None],
+        known_wer: Mapping[int, float],
+    ) -> None:
+        """`evaluate(path)` scores a checkpoint; `known_wer` are the scores, by step, from before a resume."""
+        self._folder = folder
+        self._keep = keep
+        self._evaluate = evaluate
+        self._on_score = on_score
+        present = {ckpt.step_of(path) for path in ckpt.list_checkpoints(folder)}
+        self._wer = {step: wer for step, wer in known_wer.items() if step in present}
+        self._pending: dict[int, Future[None]] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dev-evaluation")
+
+    def written(self, step: int, evaluate: bool) -> None:
+        """A checkpoint was written. A step that was scored before a worker was lost is not scored again."""
+        if evaluate and step not in self._wer and step not in self._pending:
+            self._pending[step] = self._pool.submit(self._score, step)
+        self._prune()
+
+    def best(self) -> str:
+        """Wait for all scores; the path of the best checkpoint."""
+        self._pool.shutdown()
+        for pending in self._pending.values():
+            pending.result()
+        self._prune()
+        return self._path(self._best_step())
+
+    def best_wer(self) -> float:
+        """Dev WER of the best checkpoint so far."""
+        return self._wer[self._best_step()]
+
+    def _best_step(self) -> int:
+        return min(self._wer, key=lambda step: (self._wer[step], step))
+
+    def _score(self, step: int) -> None:
+        summary = self._evaluate(self._path(step))
+        self._wer[step] = summary["wer"]
+        self._on_score(step, summary)
+
+    def _prune(self) -> None:
+        protected = {self._path(step) for step, pending in self._pending.items() if not pending.done()}
+        if self._wer:
+            protected.add(self._path(self._best_step()))
+        ckpt.prune_checkpoints(self._folder, self._keep, protected)
+
+    def _path(self, step: int) -> str:
+        return ckpt.path_of(self._folder, step)

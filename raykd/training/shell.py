@@ -1,0 +1,137 @@
+"""The Ray Train shell: the same worker function on every worker, its records sent to the driver, lost workers replaced."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raykd.data.order import EpochOrder
+from raykd.data.stream import StepBatches, stream_steps
+from raykd.training.cluster import Resources
+from raykd.training.loop import Record
+from raykd.training.worker import TrainingJob, run_worker
+
+_POLL_S = 0.3
+_COLLECTIVE_TIMEOUT_S = 3600
+
+
+class TrainingFailedError(Exception):
+    """Training could not be finished. The message is for the user; checkpoints are kept."""
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Mailbox:
+    """Records on their way from the workers to the driver."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+
+    def put(self, record: Record) -> None:
+        """Add a record."""
+        self._records.append(record)
+
+    def drain(self) -> list[Record]:
+        """Take all records."""
+        records, self._records = self._records, []
+        return records
+
+
+def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, on_record: Callable[[Record], None]) -> None:
+    """Train on the cluster until the plan is done. `on_record` is called on this thread's side for each record, in order.
+
+    A lost worker restarts the group, which goes on from the newest checkpoint, up to `cluster.max_failures` times.
+
+    Raises:
+        TrainingFailedError: a worker reported that it must stop, or failed too often.
+    """
+    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "mailbox": mailbox, "threads": resources.threads_per_worker},
+        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **_gpu(resources)},
+        ),
+        run_config=RunConfig(
+            name=f"train-{int(time.time() * 1000)}",
+            storage_path=storage_path,
+            failure_config=FailureConfig(max_failures=job.config.cluster.max_failures),
+        ),
+    )
+    outcome: list[BaseException] = []
+    thread = threading.Thread(target=_fit, args=(trainer, outcome), daemon=True)
+    thread.start()
+    stopped: list[str] = []
+    while True:
+        finished = not thread.is_alive()
+        for record in ray.get(mailbox.drain.remote()):
+            if record["kind"] == "stopped":
+                stopped.append(record["reason"])
+            on_record(record)
+        if finished:
+            break
+        thread.join(_POLL_S)
+    if stopped:
+        raise TrainingFailedError(stopped[-1])
+    if outcome:
+        raise TrainingFailedError(_first_cause(outcome[0])) from outcome[0]
+
+
+def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except BaseException as error:
+        outcome.append(error)
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """Runs on each worker."""
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    torch.set_num_threads(settings["threads"])
+    mailbox = settings["mailbox"]
+
+    def emit(record: Record) -> None:
+        mailbox.put.remote(record)
+
+    run_worker(
+        settings["job"], context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), _stream, emit
+    )
+
+
+def _stream(
+    job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int
+) -> Iterator[StepBatches]:
+    return stream_steps(
+        job.corpus,
+        "train",
+        order,
+        steps,
+        rank,
+        world,
+        accumulation,
+        job.speech_format,
+        job.config.data.spec_augment,
+        job.config.seed,
+    )
+
+
+def _gpu(resources: Resources) -> dict[str, float]:
+    return {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
+
+
+def _first_cause(error: BaseException) -> str:
+    """The worker's own error, without the layers Ray wraps around it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    text = str(error).strip().splitlines()
+    return text[-1] if text else type(error).__name__

@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests: a local Ray and a tiny random Whisper with the real vocabulary."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Whisper (1 + 2 layers, width 32, 5 s window, 51 865 tokens), its tokenizer and feature extractor."""
+    from raykd.config.models import ScratchConfig
+    from raykd.models.demo import demo_processor, new_whisper
+    from raykd.models.whisper import save_whisper
+
+    dims = ScratchConfig(width=32, heads=2, ffn=64, encoder_layers=1, decoder_layers=2, window_s=5.0, max_label_tokens=64)
+    folder = tmp_path_factory.mktemp("tiny-whisper")
+    save_whisper(new_whisper(dims, seed=0), demo_processor(dims), str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A local Ray cluster with two CPUs, shared by the tests of a session."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
