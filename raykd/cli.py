@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from raykd import __version__
-from raykd.errors import UserError
+from raykd.errors import RunError, UserError
 
 VERBS = {
     "distil": ("raykd.distill", "distil a teacher into a student: --config FILE [key=value ...]"),
@@ -19,8 +19,14 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
     """Run a command's main and exit: user mistakes are printed as they are, without a traceback, and exit with status 2."""
     try:
         main(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        print("\n".join(f"raykd: {line}" for line in _mistake(error).splitlines()), file=sys.stderr)
+    except RunError as error:
+        print(f"raykd: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        mistake = _user_error(error)
+        if mistake is None:
+            raise
+        print("\n".join(f"raykd: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("raykd: interrupted; a distillation goes on from its last checkpoint with --resume", file=sys.stderr)
@@ -50,10 +56,12 @@ def _usage() -> str:
     return "\n".join(["usage: raykd VERB ...   (raykd VERB --help tells the rest)", *lines])
 
 
-def _mistake(error: BaseException) -> str:
-    """The message; a UserError raised in a Ray task arrives wrapped, as its `cause`, in one whose text is a traceback."""
-    cause = getattr(error, "cause", None)
-    return _mistake(cause) if isinstance(cause, UserError) else str(error)
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake in an error or below it: Ray wraps what a task raised, as `cause`, in an error of its own."""
+    if error is None:
+        return None
+    mistake = _user_error(getattr(error, "cause", None))
+    return mistake or (error if isinstance(error, UserError) else _user_error(error.__cause__))
 
 
 if __name__ == "__main__":

@@ -140,8 +140,9 @@ class DataConfig(Section):
     """Language (Whisper's code, such as `cs`) of utterances that name none."""
     test_splits: tuple[str, ...] = Field(("test", "test_ood"), min_length=1)
     """Splits the teacher and the student are scored on; the first one that exists is the headline of `metrics.json`."""
-    dev_share: float = Field(0.05, gt=0, lt=0.5)
-    """Share of `train` used as `dev` where the source has none; also as `test` where it has none. Chosen by hash of the id."""
+    dev_share: float = Field(0.05, ge=0, lt=0.5)
+    """Share of `train` used as `dev` where the source has none; also as `test` where it has none. Chosen by hash of the id.
+    0: nothing is cut, every row stays in the split its source names, or in `all` where that names none."""
     max_dev_utterances: int = Field(2000, ge=1)
     """Dev is cut to this many utterances (the smallest id hashes), so that evaluation during training stays cheap."""
     min_duration_s: float = Field(0.1, ge=0)

@@ -1,31 +1,47 @@
-"""Which kind of source a local folder is, from what lies in it."""
+"""Which kind of source a folder is, from what lies in it."""
 
-from pathlib import Path
+from pyarrow import fs
+
+from raykd.errors import UserError
+from raykd.storage import filesystem_of
+
+_MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet")
+_TARS = (".tar", ".tar.gz", ".tgz")
+_SPLITS = {"train", "dev", "validation", "valid", "test"}
 
 
 def recognise_folder(path: str) -> str:
-    """The source kind of a local folder.
+    """The source kind of a folder, local or on any pyarrow filesystem. A glob is judged by its file suffix before this.
 
     Raises:
-        ValueError: the folder is not local or does not exist.
+        UserError: the folder does not exist or cannot be listed.
     """
-    if "://" in path:
-        raise ValueError(
-            f"the kind of a remote folder is not guessed; write {{kind: common_voice, path: {path}}} or another kind"
-        )
-    folder = Path(path)
-    if not folder.exists():
-        raise ValueError(f"{path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
-    if not folder.is_dir():
-        raise ValueError(f"{path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
-    if (folder / "clips").is_dir() and any(folder.glob("*.tsv")):
-        return "common_voice"
-    if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
-        return "huggingface"
-    if any(folder.glob("*.tar")):
+    filesystem, inner = filesystem_of(path)
+    try:
+        info = filesystem.get_file_info(inner)
+        if info.type == fs.FileType.NotFound:
+            raise UserError(f"data.source: {path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
+        if info.type == fs.FileType.File:
+            raise UserError(f"data.source: {path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
+        folders, files = _names(filesystem, inner)
+        if "clips" in folders and any(name.endswith(".tsv") for name in files):
+            return "common_voice"
+        if files & {"state.json", "dataset_dict.json"} or ("README.md" in files and "data" in folders):
+            return "huggingface"
+        split = next(iter(sorted(folders & _SPLITS)), None)
+        if split is not None:
+            files |= _names(filesystem, f"{inner}/{split}")[1]
+    except OSError as error:
+        raise UserError(f"data.source: {path} cannot be listed ({error.strerror or error}); check its permissions") from None
+    if any(name.endswith(_TARS) for name in files):
         return "webdataset"
-    if any(folder.glob("*.parquet")) or any(folder.glob("manifest.*")):
+    if any(name.endswith(_MANIFESTS) and not name.startswith("metadata.") for name in files):
         return "manifest"
-    if (folder / "README.md").exists() and (folder / "data").is_dir():
-        return "huggingface"
     return "audio_folder"
+
+
+def _names(filesystem: fs.FileSystem, folder: str) -> tuple[set[str], set[str]]:
+    """Names of the folders and of the files in a folder."""
+    infos = filesystem.get_file_info(fs.FileSelector(folder))
+    folders = {info.base_name for info in infos if info.type == fs.FileType.Directory}
+    return folders, {info.base_name for info in infos} - folders

@@ -22,11 +22,11 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         UserError: the file cannot be read, or a key is unknown or its value impossible; one line for each mistake.
     """
     tree = read_yaml(path)
-    overridden = [_apply(tree, override) for override in overrides]
+    overridden = [apply_override(tree, override) for override in overrides]
     config = parse(Config, tree, path, overridden)
-    if config.teacher is None or config.teacher.config is None:
+    if config.teacher is None or not config.teacher.trained_by_raykd:
         return config
-    teacher = config.teacher.model_copy(update={"config": _beside(path, config.teacher.config)})
+    teacher = config.teacher.model_copy(update={"model": _beside(path, config.teacher.model)})
     return config.model_copy(update={"teacher": teacher})
 
 
@@ -70,7 +70,7 @@ def dump_yaml(section: Section) -> str:
     return to_yaml(section.model_dump(mode="json"))
 
 
-def _apply(tree: dict[str, Any], override: str) -> str:
+def apply_override(tree: dict[str, Any], override: str) -> str:
     """Set one override in the tree and return its key path. Sections on the way are copied: YAML aliases share them."""
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -94,4 +94,4 @@ def _beside(config_path: str, path: str) -> str:
     for candidate in candidates:
         if Path(candidate).is_file():
             return candidate
-    raise UserError(f"{config_path}: teacher.config: no such file: {candidates[0]}")
+    raise UserError(f"{config_path}: teacher.model: no such file: {candidates[0]}")

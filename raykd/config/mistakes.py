@@ -33,8 +33,8 @@ _LIMITS = {
     "less_than_equal": "at most {le:g}",
     "finite_number": "a finite number",
     "literal_error": "{expected}",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "a list of at most {max_length}",
+    "too_short": "at least {min_length} long",
+    "too_long": "at most {max_length} long",
     "string_too_short": "text that is not empty",
 }
 

@@ -10,35 +10,33 @@ DType = Literal["auto", "float32", "bfloat16"]
 
 
 class TeacherConfig(Section):
-    """The model that teaches. Give `model`, or `config` for a teacher that raykd trains first."""
+    """The model that teaches."""
 
-    model: str | None = None
-    """Hub id such as `openai/whisper-large-v2`, or a local folder in Hugging Face format."""
-    config: str | None = None
-    """A raykd config (path relative to this one) whose student becomes the teacher; trained once and cached."""
+    model: str
+    """Hub id such as `openai/whisper-large-v2`, a local folder in Hugging Face format, or a raykd config (`.yaml`, relative to
+    this one) whose student becomes the teacher: it is trained first, once, and cached."""
     revision: str | None = None
     dtype: DType = "auto"
     """Weights' type while teaching; auto: bfloat16 on GPUs that have it, float32 elsewhere."""
     sharded: bool = False
     """Spread the teacher's weights over the workers (ZeRO-3 inference) instead of a copy on each."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> "TeacherConfig":
-        if (self.model is None) == (self.config is None):
-            raise ValueError("give exactly one of `model` (hub id or folder) and `config` (a raykd config to train first)")
-        return self
+    @property
+    def trained_by_raykd(self) -> bool:
+        """Whether `model` is a raykd config."""
+        return self.model.endswith((".yaml", ".yml"))
 
 
 class ScratchConfig(Section):
     """Dimensions of a new Whisper with random weights and the real multilingual vocabulary (51 865 tokens)."""
 
-    width: int = Field(128, ge=16)
+    width: int = Field(128, ge=16, multiple_of=2)
     heads: int = Field(4, ge=1)
     ffn: int = Field(512, ge=16)
     encoder_layers: int = Field(2, ge=1)
     decoder_layers: int = Field(2, ge=1)
-    window_s: float = Field(5.0, gt=0, le=30)
-    """Longest utterance, in seconds."""
+    window_s: float = Field(5.0, gt=0, le=30, multiple_of=1)
+    """Longest utterance, in whole seconds."""
     max_label_tokens: int = Field(64, ge=8, le=448)
     dropout: float = Field(0.0, ge=0, lt=1)
 

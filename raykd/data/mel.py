@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from raykd.data.format import SAMPLE_RATE
+
 N_FFT = 400
 HOP = 160
 _REACH = N_FFT // 2
@@ -72,10 +74,9 @@ def _padded(samples_S: NDArray[np.float32], n_frames: int, window_samples: int) 
     padded_T = np.zeros(_REACH + max(samples_S.size, n_frames * HOP) + N_FFT, np.float32)
     padded_T[_REACH : _REACH + samples_S.size] = samples_S
     padded_T[:_REACH] = padded_T[2 * _REACH : _REACH : -1]
-    end = _REACH + window_samples
-    if end < padded_T.size:
-        mirrored = padded_T[end - 1 - _REACH : end - 1][::-1]
-        padded_T[end : end + _REACH] = mirrored
+    if n_frames * HOP == window_samples:
+        end = _REACH + window_samples
+        padded_T[end : end + _REACH] = padded_T[end - 1 - _REACH : end - 1][::-1]
     return padded_T
 
 
@@ -89,5 +90,5 @@ def _mel_filters(n_mels: int) -> NDArray[np.float32]:
     """filters_KM: Slaney-normalised triangles on the Slaney mel scale, 0 to 8 kHz, for the K = 201 frequency bins."""
     from transformers.audio_utils import mel_filter_bank
 
-    filters_KM = mel_filter_bank(N_FFT // 2 + 1, n_mels, 0.0, 8000.0, 2 * 8000, norm="slaney", mel_scale="slaney")
+    filters_KM = mel_filter_bank(N_FFT // 2 + 1, n_mels, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
     return filters_KM.astype(np.float32)

@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from contextlib import nullcontext
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from raykd import storage
 from raykd.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,15 +99,26 @@ class LabelEncoder:
         needed = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
         missing = [name for name in needed if name not in vocabulary]
         if missing:
-            raise UserError(f"{self.tokenizer}: not a Whisper tokenizer, it has no {missing[0]}; give the folder or hub id of a Whisper model")
+            raise UserError(
+                f"{self.tokenizer}: not a Whisper tokenizer, it has no {missing[0]}; give the folder or hub id of a Whisper model"
+            )
         return vocabulary
 
-    @cached_property
+    @property
     def _backend(self) -> "WhisperTokenizer":
-        from transformers import WhisperTokenizer
+        return _load_tokenizer(self.tokenizer, self.revision)
 
-        try:
-            return WhisperTokenizer.from_pretrained(self.tokenizer, revision=self.revision)
-        except (OSError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{self.tokenizer}: its Whisper tokenizer cannot be loaded ({reason}); give a folder or hub id that has one") from None
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(tokenizer: str, revision: str | None) -> "WhisperTokenizer":
+    from transformers import WhisperTokenizer
+
+    at_hand = storage.local_copy(tokenizer) if storage.is_remote(tokenizer) else nullcontext(tokenizer)
+    try:
+        with at_hand as source:
+            return WhisperTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{tokenizer}: its Whisper tokenizer cannot be loaded ({reason}); give a folder or hub id that has one"
+        ) from None

@@ -1,1 +1,1 @@
-
+"""Greedy decoding, text normalisers, error rates and speed."""

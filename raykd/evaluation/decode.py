@@ -1,7 +1,8 @@
 """Batched greedy decoding with Whisper, each row in its own language.
 
-A loop of our own over transformers' modules and caches, because `generate` costs 1.1 times (4 + 4 layers, width 256) to 2.5 times (demo size)
-as much on a CPU, wants a generation config with language ids, and keeps decoding rows that have ended. Its tokens are the same.
+A loop of our own over transformers' modules and caches, because `generate` takes 1.1 times (4 + 4 layers, width 256) to 2.5
+times (demo size) as long on a CPU, wants language ids in the generation config, and keeps decoding rows that have ended. The
+tokens are the same.
 
 B rows of the batch, L rows not yet ended, M mel channels, F frames, P prefix tokens, V vocabulary, D width.
 """
@@ -73,16 +74,20 @@ def greedy_decode(
 
 
 def transcribe(
-    model: WhisperForConditionalGeneration, encoder: LabelEncoder, mel_BMF: Tensor, languages: Sequence[str], max_new_tokens: int
+    model: WhisperForConditionalGeneration,
+    encoder: LabelEncoder,
+    mel_BMF: Tensor,
+    languages: Sequence[str],
+    max_new_tokens: int,
 ) -> list[str]:
     """Greedy transcripts of a batch, each row in its own language. mel_BMF: features of the model's whole window.
 
     Raises:
-        UserError: a language that the model's vocabulary does not have.
+        ValueError: a language that the model's vocabulary does not have.
     """
     prefix_BP = torch.tensor([encoder.prefix(language) for language in languages])
     tokens = greedy_decode(model, mel_BMF, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
-    return [encoder.decode(row).strip() for row in tokens]
+    return [encoder.decode(row) for row in tokens]
 
 
 def _suppressed(model: WhisperForConditionalGeneration) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,9 @@ NormalizerChoice = Literal["auto", "english", "basic", "none"]
 Normalizer = Callable[[str], str]
 
 UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
-"""Written without spaces between words, so that an error rate over letters stands for the one over words. Whisper's paper splits
-Chinese, Japanese, Thai, Lao and Burmese; Cantonese and Khmer are written the same way. Tibetan marks its syllables with a
-character that the basic normaliser already turns into a space."""
+"""Written without spaces between words, so that an error rate over letters stands for the one over words. Whisper's paper
+splits Chinese, Japanese, Thai, Lao and Burmese; Cantonese and Khmer are written the same way. Tibetan marks its syllables with
+a character that the basic normaliser already turns into a space."""
 
 
 def normalizer_for(choice: NormalizerChoice, language: str) -> tuple[str, Normalizer]:
@@ -66,4 +66,4 @@ def _english() -> EnglishTextNormalizer:
         file = Path(folder) / "normalizers" / "english.json"
         if file.is_file():
             return EnglishTextNormalizer(json.loads(file.read_text("utf-8")))
-    raise UserError("evaluation.normalizer: whisper/normalizers/english.json not found; install openai-whisper, or choose basic")
+    raise UserError("evaluation.normalizer: english.json of openai-whisper not found; install that package, or choose basic")

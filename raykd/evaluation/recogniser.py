@@ -15,6 +15,7 @@ from raykd import storage
 from raykd.config.models import DType
 from raykd.data.batches import collate
 from raykd.data.corpus import Utterance
+from raykd.data.format import FRAMES_PER_S
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 from raykd.evaluation.decode import transcribe
@@ -56,20 +57,28 @@ class Recogniser:
         Raises:
             UserError: the features do not fit the model, or it does not know a language.
         """
-        config = self.model.config
-        window_frames = 2 * config.max_source_positions
         for utterance in utterances:
-            if config.num_mel_bins not in utterance.mel.shape:
-                raise UserError(f"{self._choice.model}: wants {config.num_mel_bins} mel channels, but the corpus has others")
-            if max(utterance.mel.shape) > window_frames:
-                raise UserError(
-                    f"{self._choice.model}: {utterance.id} has {utterance.duration_s:.1f} s, more than the model's "
-                    f"window of {window_frames / 100:g} s; set data.max_duration_s"
-                )
-        mel_BMF = collate(utterances, window_frames, self._encoder.pad_id).mel_BMF
+            self._check(utterance)
+        languages = [utterance.language for utterance in utterances]
+        mel_BMF = collate(utterances, self._window_frames, self._encoder.pad_id).mel_BMF
         begin = self._now()
-        texts = transcribe(self.model, self._encoder, mel_BMF, [row.language for row in utterances], self._max_new_tokens)
+        texts = transcribe(self.model, self._encoder, mel_BMF, languages, self._max_new_tokens)
         return texts, self._now() - begin
+
+    @property
+    def _window_frames(self) -> int:
+        return 2 * self.model.config.max_source_positions
+
+    def _check(self, utterance: Utterance) -> None:
+        name, n_mels = self._choice.model, self.model.config.num_mel_bins
+        channels, frames = utterance.mel.shape
+        if channels != n_mels:
+            raise UserError(f"{name}: wants {n_mels} mel channels, the corpus has {channels}; prepare one for this model")
+        if frames > self._window_frames:
+            window_s = self._window_frames / FRAMES_PER_S
+            raise UserError(f"{name}: {utterance.id} exceeds the model's window of {window_s:g} s; set data.max_duration_s")
+        if utterance.language not in self._encoder.languages:
+            raise UserError(f"{name}: has no language {utterance.language!r}, which {utterance.id} is in; leave such rows out")
 
     def _now(self) -> float:
         """Seconds on a clock, when the device has done its work."""

@@ -27,9 +27,9 @@ from raykd.evaluation.recogniser import ModelChoice, Recogniser, default_device
 from raykd.evaluation.scoring import score_sentences, summarize
 
 WORKER_CPUS = 0.05
-"""CPUs that a worker reserves. It uses more (its share of the cores), but training workers that run at the same time hold most of
-the cluster's CPUs for as long as they live: a worker that asked for a whole one would never be scheduled, and training that
-waits for its scores would wait for ever. It is not 0 either, so that nodes without CPUs for work (a cluster's head) are left alone."""
+"""CPUs that a worker reserves. It uses more (its share of the cores), but training workers that run at the same time hold most
+of the cluster's CPUs for as long as they live: a worker that asked for a whole one would never be scheduled, and training that
+waits for its scores would wait for ever. It is not 0 either: nodes that offer no CPUs (a cluster's head) are left alone."""
 _WORKER_START_S = 900
 _RESTARTS = 3
 
@@ -42,11 +42,11 @@ class Evaluation:
     """What a model made of a split."""
 
     rows: pa.Table
-    """One row an utterance, sorted by id: id, language, duration_s, reference and hypothesis as they are (`*_normalized`: as they
-    were scored), words and their substitutions, deletions and insertions, wer, characters, character_errors."""
+    """One row an utterance, sorted by id: id, language, duration_s, reference and hypothesis as they are (`*_normalized`: as
+    they were scored), words and their substitutions, deletions and insertions, wer, characters, character_errors."""
     summary: dict[str, Any]
-    """Scores and counts (`scoring.summarize`), and `split`, `audio_s`, `rtf` (seconds that encoder and decoding took, added up over
-    workers, per second of audio; features excluded) and `decoding`, in words."""
+    """Scores and counts (`scoring.summarize`), and `split`, `audio_s`, `rtf` (seconds that encoder and decoding took, added up
+    over workers, per second of audio; features excluded) and `decoding`, in words."""
 
     def worst(self, n: int) -> list[dict[str, Any]]:
         """The rows with the most word errors per reference word; rows without errors are left out."""

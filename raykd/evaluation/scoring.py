@@ -1,9 +1,9 @@
 """Word and character error rates of a corpus, per language and as a macro average, with their edits counted.
 
-WER = (S + D + I) / N over all words N of the references of a corpus, not a mean over sentences; CER the same over characters. Both
-are fractions of 1 and may exceed it. A reference that is empty after normalisation has no words, so the words of its hypothesis
-count as insertions and N does not grow; a corpus without any reference word divides by 1. An empty hypothesis is all deletions.
-Characters include the spaces between words, except where the normaliser itself put them there (scripts without spaces).
+WER = (S + D + I) / N over all words N of the references of a corpus, not a mean over sentences; CER the same over characters.
+Both are fractions of 1 and may exceed it. A reference that is empty after normalisation has no words, so the words of its
+hypothesis count as insertions and N does not grow; a corpus without any reference word divides by 1. An empty hypothesis is all
+deletions. Characters include the spaces between words, except where the normaliser itself put them (scripts without spaces).
 """
 
 from collections.abc import Iterable, Sequence

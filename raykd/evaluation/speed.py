@@ -1,9 +1,9 @@
 """How much faster the student is than its teacher, on the same utterances, in one process, taking turns.
 
-The real-time factor (RTF) is processing seconds per second of audio: encoder and greedy decoding of each utterance in its window,
-batch by batch; features are made beforehand and not counted. Both models are warmed up; then every batch is given to the one and
-to the other in turn, the whole set several times, so that a slow spell of the machine hits both. RTFs are medians over the
-repeats, and `speedup` is the ratio of the medians.
+The real-time factor (RTF) is processing seconds per second of audio: encoder and greedy decoding, batch by batch, each in its
+model's whole window; features are made beforehand and not counted. Both models are warmed up; then every batch goes to
+the one and to the other in turn, the whole set several times, so that a slow spell of the machine hits both. RTFs are medians
+over the repeats, and `speedup` is the ratio of the medians.
 """
 
 import statistics
@@ -43,7 +43,7 @@ def measure_speed(
 ) -> Speed:
     """Real-time factors for each of `config.speed_batch_sizes`, in one Ray task; in this process where Ray is not initialised.
 
-    The task reserves next to no CPU (see `runner.WORKER_CPUS`) and uses all cores of its machine: measure when nothing else runs.
+    The task reserves next to no CPU (see `runner.WORKER_CPUS`) and uses all cores of its node: measure when nothing else runs.
 
     Args:
         teacher: local folder in Hugging Face format, or hub id.

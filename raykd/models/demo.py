@@ -29,11 +29,7 @@ TIMESTAMPS = tuple(f"<|{i * 0.02:.2f}|>" for i in range(1501))
 
 
 def new_whisper(dims: ScratchConfig, seed: int) -> WhisperForConditionalGeneration:
-    """A Whisper of the given dimensions with random weights, float32, in eval mode, ready to train and to generate.
-
-    Raises:
-        UserError: dimensions that no Whisper can have.
-    """
+    """A Whisper of the given dimensions with random weights, float32, in eval mode, ready to train and to generate."""
     config = _config_of(dims)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,12 +58,6 @@ def demo_tokenizer() -> WhisperTokenizer:
 
 
 def _config_of(dims: ScratchConfig) -> WhisperConfig:
-    if dims.width % dims.heads or dims.width % 2:
-        raise UserError(f"student.scratch.width: {dims.width} must be even and a multiple of heads ({dims.heads})")
-    if dims.window_s != int(dims.window_s):
-        raise UserError(
-            f"student.scratch.window_s: {dims.window_s} must be whole seconds, as Whisper's feature extractor knows no others"
-        )
     end = MULTILINGUAL_VOCABULARY - len(TIMESTAMPS) - len(TASK_TOKENS) - len(SPOKEN_LANGUAGES) - 2
     return WhisperConfig(
         vocab_size=MULTILINGUAL_VOCABULARY,
@@ -112,8 +102,8 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """
     ranks: dict[bytes, int] = {}
     for line in _vocabulary_file().read_text("ascii").splitlines():
-        token, rank = line.split()
-        ranks[base64.b64decode(token)] = int(rank)
+        encoded, number = line.split()
+        ranks[base64.b64decode(encoded)] = int(number)
     spell = _byte_spelling()
     vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in ranks.items()}
     merges = []
@@ -142,7 +132,7 @@ def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes
 
 
 def _byte_spelling() -> dict[int, str]:
-    """The printable character that stands for each byte in byte-level BPE (GPT-2): itself where printable, else one from U+0100 on."""
+    """The character that stands for each byte in byte-level BPE (GPT-2): itself where printable, else one from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}

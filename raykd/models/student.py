@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def copy_layers(
     encoder_layers: int | Sequence[int] | None,
     decoder_layers: int | Sequence[int] | None,
 ) -> WhisperForConditionalGeneration:
-    """A float32 Whisper of the teacher's width from some of its layers; embeddings, positions, norms and output head are copied.
+    """A float32 Whisper from some of the teacher's layers; embeddings, positions, norms and output head are copied.
 
     This is the initialisation of Distil-Whisper (Gandhi et al. 2023, arXiv 2311.00430, section 4.1).
 
@@ -135,7 +136,7 @@ def check_compatible(teacher: WhisperConfig, student: WhisperConfig) -> None:
     """
     pairs = [
         (
-            "vocabulary",
+            "vocabulary tokens",
             teacher.vocab_size,
             student.vocab_size,
             "token ids mean different things (51866 of large-v3 has <|yue|>, which shifts the ids after it)",
@@ -179,18 +180,22 @@ def _same(theirs: Tensor, ours: Tensor) -> bool:
 
 def _drop_forced_ids(student: WhisperForConditionalGeneration) -> None:
     """Forced ids fix one language and task; the decoder prompt is given by language instead."""
-    for holder in (student.config, student.generation_config):
+    holders: tuple[Any, ...] = (student.config, student.generation_config)
+    for holder in holders:
         if getattr(holder, "forced_decoder_ids", None) is not None:
             holder.forced_decoder_ids = None
 
 
 def _keep_alignment_heads(generation: GenerationConfig, decoder_kept: Sequence[int]) -> None:
-    """Renumber the heads of kept layers. Without any, the attribute goes: transformers then says that word times are not available, and
-    converters fall back to their default, where wrong heads crash faster-whisper (SYSTRAN/faster-whisper issue 1283)."""
+    """Renumber the heads of kept layers; without any, the attribute goes.
+
+    transformers then says that word times are not available, and converters fall back to their default. The teacher's own
+    numbers would crash faster-whisper (SYSTRAN/faster-whisper issue 1283).
+    """
     heads = getattr(generation, "alignment_heads", None) or []
     new_layer = {layer: i for i, layer in enumerate(decoder_kept)}
     kept = [[new_layer[layer], head] for layer, head in heads if layer in new_layer]
     if kept:
-        generation.alignment_heads = sorted(kept)
+        generation.update(alignment_heads=sorted(kept))
     elif hasattr(generation, "alignment_heads"):
         del generation.alignment_heads

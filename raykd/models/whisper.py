@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from huggingface_hub.errors import (
@@ -31,11 +31,9 @@ from transformers import (
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from transformers.utils import logging
 
+from raykd.data.format import SpeechFormat
 from raykd.errors import UserError
 from raykd.storage import is_remote, local_copy, local_output
-
-if TYPE_CHECKING:
-    from raykd.data.format import SpeechFormat
 
 POSITIONS_PER_S = 50
 """Encoder positions a second: 100 mel frames, halved by the second convolution."""
@@ -46,7 +44,7 @@ _EXAMPLE = "give a folder in Hugging Face format or a hub id such as openai/whis
 
 
 def load_whisper(path: str, dtype: torch.dtype = torch.float32, revision: str | None = None) -> WhisperForConditionalGeneration:
-    """A Whisper from a hub id or folder, in eval mode, with SDPA attention and a generation config that names languages and tasks.
+    """A Whisper from a hub id or folder, in eval mode, with SDPA attention and a complete generation config.
 
     Raises:
         UserError: there is no such model, it is no Whisper, or its weights are missing, damaged or do not fit its config.
@@ -54,7 +52,7 @@ def load_whisper(path: str, dtype: torch.dtype = torch.float32, revision: str | 
     with _at_hand(path) as source, _quiet(source):
         config = read_config(source, revision)
         try:
-            model, loading = WhisperForConditionalGeneration.from_pretrained(
+            loaded: Any = WhisperForConditionalGeneration.from_pretrained(
                 source,
                 config=config,
                 dtype=dtype,
@@ -64,10 +62,13 @@ def load_whisper(path: str, dtype: torch.dtype = torch.float32, revision: str | 
             )
         except OSError as error:
             raise UserError(f"{path}: no usable weights ({_reason(error, source)}); {_EXAMPLE}") from None
-        except RuntimeError:
+        except RuntimeError as error:
+            if "mismatch" not in str(error):
+                raise
             raise UserError(f"{path}: the weights do not fit config.json; copy both from the same model") from None
         except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
             raise UserError(f"{path}: the weights file is damaged ({_first_line(error)}); copy or download it again") from None
+        model, loading = loaded
         missing = sorted(loading["missing_keys"])
         if missing:
             raise UserError(f"{path}: the weights lack {len(missing)} tensors, such as {missing[0]}; {_EXAMPLE}")
@@ -86,7 +87,7 @@ def load_processor(path: str, revision: str | None = None) -> WhisperProcessor:
         config = read_config(source, revision)
         try:
             tokenizer = WhisperTokenizer.from_pretrained(source, revision=revision or "main")
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # the tokenizers library raises nothing narrower on a damaged file
             raise UserError(
                 f"{path}: the tokenizer cannot be read ({_reason(error, source)}); copy it from the base model"
             ) from None
@@ -102,14 +103,12 @@ def load_processor(path: str, revision: str | None = None) -> WhisperProcessor:
     return WhisperProcessor(extractor, tokenizer)
 
 
-def speech_format(path: str, revision: str | None = None) -> "SpeechFormat":
-    """What a model wants of its input. A local folder is named by its absolute path, so that workers elsewhere find its tokenizer.
+def speech_format(path: str, revision: str | None = None) -> SpeechFormat:
+    """What a model wants of its input. A local folder is named by its absolute path: workers run in other folders.
 
     Raises:
         UserError: as `load_processor`.
     """
-    from raykd.data.format import SpeechFormat
-
     load_processor(path, revision)
     with _at_hand(path) as source:
         config = read_config(source, revision)
@@ -123,11 +122,11 @@ def speech_format(path: str, revision: str | None = None) -> "SpeechFormat":
 
 
 def save_whisper(model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str) -> None:
-    """Write model, generation config, tokenizer and feature extractor into one folder (local or remote) that loads without raykd."""
+    """Write model, generation config, tokenizer and feature extractor into one folder, local or remote."""
     with local_output(folder) as local, _quiet(local):
         model.save_pretrained(local)
         processor.save_pretrained(local)
-        # transformers 5 keeps the feature extractor in processor_config.json; faster-whisper and vLLM read preprocessor_config.json.
+        # transformers 5 puts the extractor into processor_config.json; faster-whisper and vLLM read preprocessor_config.json.
         processor.feature_extractor.save_pretrained(local)
 
 
@@ -169,14 +168,13 @@ def generation_config_for(tokenizer: WhisperTokenizer, config: WhisperConfig) ->
 
     `alignment_heads` (which heads find word times) is left out: it can only be measured on the trained model.
     """
-    special = tokenizer.convert_tokens_to_ids
-    end, start, no_timestamps = (special(token) for token in ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"))
-    translate, transcribe = special("<|translate|>"), special("<|transcribe|>")
+    ids = tokenizer.get_vocab()
+    end, start, no_timestamps = ids["<|endoftext|>"], ids["<|startoftranscript|>"], ids["<|notimestamps|>"]
     multilingual = config.vocab_size >= MULTILINGUAL_VOCABULARY
-    languages = {f"<|{code}|>": special(f"<|{code}|>") for code in LANGUAGES}
-    tasks: dict[str, object] = {
-        "lang_to_id": {token: index for token, index in languages.items() if index > start},
-        "task_to_id": {"transcribe": transcribe, "translate": translate},
+    languages = [f"<|{code}|>" for code in LANGUAGES if f"<|{code}|>" in ids]
+    tasks: dict[str, Any] = {
+        "lang_to_id": {token: ids[token] for token in languages},
+        "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
     }
     return GenerationConfig(
         bos_token_id=end,
@@ -188,18 +186,19 @@ def generation_config_for(tokenizer: WhisperTokenizer, config: WhisperConfig) ->
         return_timestamps=False,
         is_multilingual=multilingual,
         no_timestamps_token_id=no_timestamps,
-        prev_sot_token_id=special("<|startofprev|>"),
+        prev_sot_token_id=ids["<|startofprev|>"],
         # From translate up to notimestamps lie the tasks, the prompt marks and the no-speech mark; none is ever spoken.
-        suppress_tokens=[*_non_speech_ids(tokenizer), start, *range(translate, no_timestamps)],
+        suppress_tokens=[*_non_speech_ids(tokenizer), start, *range(ids["<|translate|>"], no_timestamps)],
         begin_suppress_tokens=[*tokenizer.encode(" ", add_special_tokens=False), end],
         **(tasks if multilingual else {}),
     )
 
 
 def _non_speech_ids(tokenizer: WhisperTokenizer) -> list[int]:
-    """Tokens that only write speaker tags, brackets and music, which Whisper does not generate (`non_speech_tokens` of openai-whisper)."""
+    """Tokens that only write speaker tags, brackets and music: the rule of `non_speech_tokens` in openai-whisper."""
     notes = "♩♪♫♬♭♮♯"
-    repeated = "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
+    repeated = ["<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))"]
+    repeated += ["[[", "]]", "{{", "}}", "♪♪", "♪♪♪"]
     symbols = [*'"#()*+/:;<=>@[\\]^_`{|}~「」『』', *repeated, *notes]
     spellings = [text for symbol in symbols for text in (symbol, " " + symbol)]
     encoded = [tokenizer.encode(text, add_special_tokens=False) for text in spellings]
@@ -250,8 +249,8 @@ _HUB_REASONS: dict[type[BaseException], str] = {
     GatedRepoError: "neither a local folder nor open on the hub (ask for access there and run `hf auth login`)",
     RevisionNotFoundError: "the hub has no such revision of it",
     RepositoryNotFoundError: "neither a local folder nor a model on the hub",
-    LocalEntryNotFoundError: "not a local folder, and the hub cannot be reached (or HF_HUB_OFFLINE is set) and the cache does not hold it",
-    OfflineModeIsEnabled: "not a local folder, and HF_HUB_OFFLINE is set",
+    LocalEntryNotFoundError: "neither a local folder nor in the local cache, and the hub cannot be reached",
+    OfflineModeIsEnabled: "neither a local folder nor in the local cache, and HF_HUB_OFFLINE is set",
     EntryNotFoundError: "a repository on the hub without the files of a model",
     json.JSONDecodeError: "config.json is not valid JSON",
 }

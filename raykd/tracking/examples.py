@@ -87,7 +87,9 @@ def _example(row: Row, teacher: Row | None) -> Example:
 
 def _texts(row: Row) -> tuple[str, str]:
     """Reference and hypothesis as they were scored."""
-    return row.get("reference_normalized", row["reference"]), row.get("hypothesis_normalized", row["hypothesis"])
+    if "reference_normalized" in row:
+        return row["reference_normalized"], row["hypothesis_normalized"]
+    return row["reference"], row["hypothesis"]
 
 
 def _pairs(reference: list[str], hypothesis: list[str]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -260,7 +261,9 @@ class MlflowTracker:
         self._retry_at = time.monotonic() + RETRY_S
         if not self._warned:
             self._warned = True
-            self._say(f"MLflow: {self.uri} does not take our metrics ({_first_line(error)}); training goes on, they are sent later")
+            self._say(
+                f"MLflow: {self.uri} does not take our metrics ({_first_line(error)}); training goes on, they are sent later"
+            )
 
     # ------------------------------------------------------------------------------------------ files and the model
 
@@ -273,26 +276,33 @@ class MlflowTracker:
             self._client.log_artifact(self._run_id, str(copy), str(Path(name).parent) if "/" in name else None)
 
     def _log_student(self) -> None:
-        """The components are given one by one: from a bare folder MLflow would leave out the feature extractor."""
+        """The components are given one by one: from a bare folder MLflow would leave out the feature extractor.
+
+        The model is logged under an active run, because MLflow puts models without one into its default experiment, where
+        `runs:/<id>/student` does not find them.
+        """
         import mlflow
         from huggingface_hub import ModelCard
         from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
 
         versions = package_versions()
-        with storage.local_copy(self._run.student_dir) as folder:
+        with storage.local_copy(self._run.student_dir) as folder, _without_progress_bars():
             card = Path(folder) / "README.md"
-            mlflow.transformers.log_model(
-                transformers_model={
-                    "model": WhisperForConditionalGeneration.from_pretrained(folder),
-                    "tokenizer": AutoTokenizer.from_pretrained(folder),
-                    "feature_extractor": AutoFeatureExtractor.from_pretrained(folder),
-                },
-                name="student",
-                task="automatic-speech-recognition",
-                run_id=self._run_id,
-                model_card=ModelCard.load(card) if card.exists() else None,
-                pip_requirements=[f"{package}=={versions[package]}" for package in ("transformers", "torch", "mlflow")],
-            )
+            parts = {
+                "model": WhisperForConditionalGeneration.from_pretrained(folder),
+                "tokenizer": AutoTokenizer.from_pretrained(folder),
+                "feature_extractor": AutoFeatureExtractor.from_pretrained(folder),
+            }
+            with mlflow.start_run(run_id=self._run_id, log_system_metrics=False):
+                mlflow.transformers.log_model(
+                    transformers_model=parts,
+                    name="student",
+                    task="automatic-speech-recognition",
+                    model_card=ModelCard.load(card) if card.exists() else None,
+                    pip_requirements=[
+                        f"{package}=={_public(versions[package])}" for package in ("transformers", "torch", "mlflow")
+                    ],
+                )
 
 
 def tracking_uri(config: Config) -> str:
@@ -322,11 +332,31 @@ def _first_line(error: Exception) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
+def _public(version: str) -> str:
+    """A version as package indexes know it: 2.13.0 for 2.13.0+cpu."""
+    return version.partition("+")[0]
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws bars for every file it reads and writes; they would cut through ours."""
+    from transformers.utils import logging as transformers_logging
+
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
+
+
 def _keep_mlflow_quiet() -> None:
     """Few and short retries (training's own spool is the patience), and no log lines between ours. The user's settings win."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow  # noqa: F401  (it sets its loggers up when imported)
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):

@@ -4,8 +4,10 @@ Colours are CSS variables with a fallback, so the page decides how they look and
 """
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -21,7 +23,7 @@ _VARIABLES = {color: f"var(--series-{index + 1}, {color})" for index, color in e
     _INK: f"var(--ink, {_INK})",
     _GRID: f"var(--grid, {_GRID})",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.edgecolor": _GRID,
@@ -42,26 +44,24 @@ _STYLE = {
 MAX_POINTS = 300
 
 
-def line_chart(title: str, lines: Mapping[str, Line], *, y_label: str = "", marks: bool = False, zero: bool = True) -> str:
-    """Lines over training steps. `marks` puts a dot on each value; `zero` starts the y axis at 0."""
+def line_chart(title: str, lines: Mapping[str, Line], *, marks: bool = False, first_color: int = 0) -> str:
+    """Lines over training steps, from 0 up. `marks` puts a dot on each value; `first_color` leaves colours to other charts."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = _axes(5.2, 2.7)
-        for color, (name, (xs, ys)) in zip(_colors(len(lines)), lines.items(), strict=True):
+        for color, (name, (xs, ys)) in zip(_colors(len(lines), first_color), lines.items(), strict=True):
             thin_xs, thin_ys = thinned(xs, ys)
             drawn = [float("nan") if y is None else y for y in thin_ys]
             axes.plot(thin_xs, drawn, color=color, label=name, marker="o" if marks or len(drawn) < 2 else None, markersize=3)
         axes.set_xlabel("step")
-        axes.set_ylabel(y_label)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if zero:
-            axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0)
         if len(lines) > 1:
             _legend(axes, len(lines))
         return _svg(figure, title)
 
 
-def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]], *, x_label: str = "") -> str:
+def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
     """Horizontal bars, for each group one of each series, with their values written beside them."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = _axes(5.2, 0.9 + (0.24 * len(series) + 0.14) * max(1, len(groups)))
@@ -76,7 +76,6 @@ def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[f
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(0, widest * 1.1)
-        axes.set_xlabel(x_label)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         if len(series) > 1:
@@ -89,7 +88,7 @@ def thinned(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[float
     if len(xs) <= MAX_POINTS:
         return list(xs), list(ys)
     bounds = [len(xs) * cut // MAX_POINTS for cut in range(MAX_POINTS + 1)]
-    runs = list(zip(bounds, bounds[1:], strict=False))
+    runs = list(itertools.pairwise(bounds))
     return [_mean(xs[start:end]) or 0.0 for start, end in runs], [_mean(ys[start:end]) for start, end in runs]
 
 
@@ -103,8 +102,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _colors(count: int) -> list[str]:
-    return [SERIES[index % len(SERIES)] for index in range(count)]
+def _colors(count: int, first: int = 0) -> list[str]:
+    return [SERIES[index % len(SERIES)] for index in range(first, first + count)]
 
 
 def _legend(axes: Axes, count: int) -> None:

@@ -6,7 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from raykd.tracking.table import format_number
 
 
 class Progress:
@@ -56,9 +59,9 @@ class Progress:
         self.done()
         self._phase = _Phase(name, total, unit, done, self._clock())
         if self._live:
-            self._task = self._live.add_task(name, total=total, completed=done, state=self._phase.state(self._clock()))
+            self._task = self._live.add_task(name, total=total, completed=int(done), state=self._phase.state(self._clock()))
         elif not self._quiet:
-            self.say(f"{name}: started" + (f", {_number(total)} {unit}".rstrip() if total else ""))
+            self.say(f"{name}: started" + (f", {format_number(total)} {unit}".rstrip() if total else ""))
 
     def update(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the phase has come."""
@@ -77,8 +80,7 @@ class Progress:
     def record(self, record: Mapping[str, Any]) -> None:
         """Show a history record: training moves the phase on, an evaluation is a line of its own."""
         if record.get("kind") == "train":
-            parts = [f"epoch {record['epoch']:.2f}", f"loss {_loss(record['loss'])}", f"{record['utterances_per_s']:.1f} utt/s"]
-            self.update(record["step"], record["steps"], ", ".join([*parts, *([self._last_eval] if self._last_eval else [])]))
+            self.update(record["step"], record["steps"], ", ".join(filter(None, [_training_note(record), self._last_eval])))
         elif record.get("kind") == "eval":
             self._last_eval = f"{record['split']} WER {100 * record['wer']:.2f} %"
             self.say(f"evaluation at step {record['step']}: {self._last_eval}, CER {100 * record['cer']:.2f} %")
@@ -105,12 +107,12 @@ class _Phase:
     def amount(self) -> str:
         if not self.done:
             return ""
-        return f"{_number(self.done)} {self.unit}".rstrip()
+        return f"{format_number(self.done)} {self.unit}".rstrip()
 
     def state(self, now: float) -> str:
         """Done of total, the note and the time left, as `120/1 500 steps, loss 1.20, 3:20 left`."""
-        total = f"/{_number(self.total)}" if self.total else ""
-        parts = [f"{_number(self.done)}{total} {self.unit}".rstrip()]
+        total = f"/{format_number(self.total)}" if self.total else ""
+        parts = [f"{format_number(self.done)}{total} {self.unit}".rstrip()]
         if self.note:
             parts.append(self.note)
         moved = self.done - self._first
@@ -126,11 +128,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:,.0f}".replace(",", " ") if float(value).is_integer() else f"{value:,.1f}".replace(",", " ")
-
-
-def _loss(loss: float | None) -> str:
-    return "nan" if loss is None else f"{loss:.4f}"
+def _training_note(record: Mapping[str, Any]) -> str:
+    loss, speed = record.get("loss"), record.get("utterances_per_s")
+    parts = [f"epoch {record['epoch']:.4g}"] if "epoch" in record else []
+    parts.append("loss nan" if loss is None else f"loss {loss:.4f}")
+    return ", ".join(parts if speed is None else [*parts, f"{speed:.1f} utterances/s"])

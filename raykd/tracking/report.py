@@ -13,25 +13,31 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from raykd import storage
 from raykd.tracking.examples import Row, common_mistakes, typical_examples, worst_examples
 from raykd.tracking.history import History, read_history
-from raykd.tracking.metrics import Metrics, ModelMetrics, SplitScore
+from raykd.tracking.metrics import Metrics
 from raykd.tracking.plots import Line, bar_chart, line_chart
 from raykd.tracking.progress import duration
 from raykd.tracking.run_folder import RunFolder
-from raykd.tracking.table import format_count, format_rate, format_rtf
+from raykd.tracking.table import format_count, format_number, format_rate, format_rtf
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
+    autoescape=select_autoescape(["html"]),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters |= {"rate": format_rate, "count": format_count, "rtf": format_rtf, "duration": duration}
+TEMPLATES.filters |= {
+    "rate": format_rate,
+    "count": format_count,
+    "number": format_number,
+    "rtf": format_rtf,
+    "duration": duration,
+}
 TYPICAL_EXAMPLES = 6
 COMMON_MISTAKES = 12
 
@@ -84,7 +90,7 @@ def render_report(name: str, files: RunFiles, config_path: str) -> str:
         last=history.train[-1] if history.train else None,
         best=min((record for record in history.eval if _is_dev(record)), key=lambda record: record["wer"], default=None),
         splits=_split_tables(metrics) if metrics else [],
-        normalizer=_normalizer_text(metrics.student.normalizer) if metrics else "",
+        normalizer=normalizer_text(metrics.student.normalizer) if metrics else "",
         scored=_scored(files),
         training_plots=_training_plots(history),
         result_plots=_result_plots(metrics) if metrics else [],
@@ -99,7 +105,7 @@ def render_report(name: str, files: RunFiles, config_path: str) -> str:
 def teacher_name(config: Mapping[str, Any]) -> str | None:
     """What the config calls the teacher; None for a run without one."""
     teacher = config.get("teacher")
-    return (teacher.get("model") or teacher.get("config")) if teacher else None
+    return teacher["model"] if teacher else None
 
 
 def objective_text(config: Mapping[str, Any]) -> str:
@@ -109,7 +115,7 @@ def objective_text(config: Mapping[str, Any]) -> str:
     if recipe == "terms":
         parts = [f"{_plain(term.get('weight', 1.0))} · {term.get('name') or term['kind']}" for term in objective["terms"]]
         return " + ".join(parts)
-    parts = [f"{key} {_plain(value)}" for key, value in objective.items() if value is not None]
+    parts = [f"{key} {_plain(value)}" for key, value in objective.items() if value]
     return f"{recipe}: {', '.join(parts)}" if parts else recipe
 
 
@@ -136,7 +142,7 @@ def _training_plots(history: History) -> list[tuple[str, str]]:
         weights: dict[str, Line] = {
             name: (steps, [record["weights"].get(name) for record in train]) for name in _names(train, "weights")
         }
-        plots.append(("Weights of the terms", line_chart("weights", weights)))
+        plots.append(("Weights of the terms", line_chart("weights", weights, first_color=1)))
     dev = [record for record in history.eval if _is_dev(record)]
     if dev:
         at = [record["step"] for record in dev]
@@ -182,7 +188,9 @@ def _split_tables(metrics: Metrics) -> list[dict[str, Any]]:
     tables = []
     for split, student in metrics.student.splits.items():
         teacher = metrics.teacher.splits.get(split) if metrics.teacher else None
-        rows = [_score_row(code, teacher and teacher.per_language.get(code), score) for code, score in student.per_language.items()]
+        rows = [
+            _score_row(code, teacher and teacher.per_language.get(code), score) for code, score in student.per_language.items()
+        ]
         if len(rows) > 1 and student.macro:
             rows.append(_score_row("mean of languages", teacher and teacher.macro, student.macro))
         total = _score_row("all" if len(rows) > 1 else next(iter(student.per_language), "all"), teacher, student)
@@ -248,7 +256,8 @@ def _data_splits(metrics: Metrics) -> list[dict[str, Any]]:
     return [{"split": split, **facts} for split, facts in splits.items() if isinstance(facts, Mapping)]
 
 
-def _normalizer_text(normalizer: Any) -> str:
+def normalizer_text(normalizer: Any) -> str:
+    """Which normaliser texts were compared under, for one or for each language."""
     if isinstance(normalizer, Mapping):
         kinds: dict[str, list[str]] = {}
         for language, kind in normalizer.items():
@@ -259,6 +268,3 @@ def _normalizer_text(normalizer: Any) -> str:
 
 def _read_rows(path: str) -> list[Row]:
     return pq.read_table(io.BytesIO(storage.read_bytes(path))).to_pylist()
-
-
-__all__ = ["ModelMetrics", "RunFiles", "SplitScore", "objective_text", "render_report", "teacher_name", "write_report"]

@@ -37,7 +37,9 @@ class RunFolder:
                     return run
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise UserError(f"output_dir: {config.output_dir} cannot be written ({reason}); give a writable folder") from None
+                raise UserError(
+                    f"output_dir: {config.output_dir} cannot be written ({reason}); give a writable folder"
+                ) from None
             number += 1
 
     @classmethod

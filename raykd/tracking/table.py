@@ -46,6 +46,13 @@ def format_count(count: int) -> str:
     return str(count)
 
 
+def format_number(value: float | None) -> str:
+    """A number with its thousands apart: 12 000."""
+    if value is None:
+        return "?"
+    return f"{value:,.0f}".replace(",", " ") if float(value).is_integer() else f"{value:,.1f}".replace(",", " ")
+
+
 def format_rate(rate: float | None) -> str:
     """A WER or CER in percent."""
     return "-" if rate is None else f"{100 * rate:.2f} %"

@@ -66,6 +66,12 @@ def _quiet_data(verbose: bool) -> None:
     context.print_on_execution_start = False
 
 
+def device_name(gpu: bool) -> str:
+    """What the workers compute on, as people call it."""
+    kinds = [key.removeprefix("accelerator_type:") for key in ray.cluster_resources() if key.startswith("accelerator_type:")]
+    return (", ".join(kinds) or "GPU") if gpu else "CPU"
+
+
 def plan_resources(config: ClusterConfig) -> Resources:
     """How many workers train and what each takes, from the config and what the cluster has.
 

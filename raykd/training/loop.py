@@ -39,7 +39,7 @@ class Trainer:
     """None: float32 throughout."""
     world: int = 1
 
-    def step(self, batches: StepBatches, steps: int) -> Record:
+    def step(self, batches: StepBatches, plan: TrainingPlan) -> Record:
         """Train on one global batch and return its record.
 
         The mean is taken over the valid tokens of the whole global batch, whose count every worker knows beforehand: the
@@ -48,6 +48,7 @@ class Trainer:
         Raises:
             NotFiniteError: the loss is NaN or infinite; the parameters are then not updated.
         """
+        steps, steps_per_epoch = plan.steps, plan.steps_per_epoch
         terms = resolve_terms(self.terms, batches.step, steps)
         rate = learning_rate(self.config, batches.step, steps)
         sums = torch.zeros(len(terms) + 1, dtype=torch.float64)
@@ -65,7 +66,7 @@ class Trainer:
             "kind": "train",
             "step": batches.step + 1,
             "steps": steps,
-            "epoch": batches.epoch,
+            "epoch": batches.epoch + (batches.step % steps_per_epoch + 1) / steps_per_epoch,
             "lr": rate,
             "loss": float(means[0]),
             "terms": {term.name: float(mean) for term, mean in zip(terms, means[1:], strict=True)},
@@ -112,7 +113,7 @@ def train(
     """
     trainer.engine.train()
     for step_batches in batches:
-        record = trainer.step(step_batches, plan.steps)
+        record = trainer.step(step_batches, plan)
         on_step(record, step_batches)
         if plan.checkpoint_due(record["step"]):
             checkpoint(record["step"])

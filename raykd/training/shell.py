@@ -12,16 +12,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raykd.data.order import EpochOrder
 from raykd.data.stream import StepBatches, stream_steps
+from raykd.errors import RunError
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.worker import TrainingJob, run_worker
 
 _POLL_S = 0.3
 _COLLECTIVE_TIMEOUT_S = 3600
-
-
-class TrainingFailedError(Exception):
-    """Training could not be finished. The message is for the user; checkpoints are kept."""
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -47,7 +44,7 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     A lost worker restarts the group, which goes on from the newest checkpoint, up to `cluster.max_failures` times.
 
     Raises:
-        TrainingFailedError: a worker reported that it must stop, or failed too often.
+        RunError: a worker reported that it must stop, or failed too often.
     """
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
@@ -79,9 +76,9 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
             break
         thread.join(_POLL_S)
     if stopped:
-        raise TrainingFailedError(stopped[-1])
+        raise RunError(stopped[-1])
     if outcome:
-        raise TrainingFailedError(_first_cause(outcome[0])) from outcome[0]
+        raise RunError(_first_cause(outcome[0])) from outcome[0]
 
 
 def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -86,8 +87,11 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
             raise CheckpointNotWrittenError(failure)
         emit_here({"kind": "checkpoint", "step": step, "evaluate": plan.evaluation_due(step)})
 
+    clock = _Clock()
+
     def on_step(record: Record, batches: StepBatches) -> None:
-        emit_here(record)
+        seconds = clock.lap()
+        emit_here({**record, "seconds": seconds, "utterances_per_s": record["utterances"] / seconds})
         if job.trained_ids:
             _record_ids(job.trained_ids, rank, batches)
 
@@ -96,6 +100,18 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
             train(trainer, batches, plan, on_step, save)
     except (NotFiniteError, CheckpointNotWrittenError) as error:
         emit_here({"kind": "stopped", "reason": str(error)})
+
+
+class _Clock:
+    """Seconds from one step's end to the next's; a checkpoint in between counts to the later step."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return max(seconds, 1e-9)
 
 
 class CheckpointNotWrittenError(Exception):

@@ -1,0 +1,166 @@
+"""Encoded audio of any common kind in, mono float32 at 16 kHz out.
+
+Shapes: S samples over time, C channels.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from raykd.data.files import connect
+from raykd.data.format import SAMPLE_RATE
+from raykd.errors import UserError
+from raykd.storage import is_remote
+
+SILENCE_PEAK = 1e-3
+"""Half the range of the samples (-60 dB of full scale) below which a clip counts as silent; a constant offset is no sound."""
+RATES_HZ = range(2_000, 768_001)
+"""Sample rates of recordings; a header that says otherwise is broken."""
+
+_WHOLE = 0.95
+"""A file that holds less than this share of what its header announces is truncated. Headers of MP3 are a little off."""
+_MAX_DECLARED_BYTES = 0x7FF0_0000
+"""Streaming writers put placeholders from here up into a WAV header instead of a length."""
+_BLOCK_FRAMES = 1 << 20
+_REMOTE_BYTES = 8 << 20
+
+
+class AudioError(Exception):
+    """A clip that cannot be used. `reason` is a short stable text for the rejects, such as "unreadable audio"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _ForwardFile(soundfile.SoundFile):
+    """Read from start to end. soundfile would seek after each read, and that fails at the end of a FLAC of unknown length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def open_audio(row: Mapping[str, Any]) -> bytes:
+    """The encoded audio of an utterance row: its embedded bytes, else the file at its path on any pyarrow filesystem.
+
+    Raises:
+        AudioError: "no audio", "missing audio file", "unreadable audio file".
+    """
+    if row["audio"] is not None:
+        return row["audio"]
+    with _open_path(row["path"]) as stream:
+        try:
+            return stream.read()
+        except OSError:
+            raise AudioError("unreadable audio file") from None
+
+
+def read_samples(row: Mapping[str, Any], max_seconds: float | None = None) -> np.ndarray:
+    """samples_S of an utterance row. A long file is refused from its header, before the rest of it is read.
+
+    Raises:
+        AudioError: as `open_audio` and `decode_audio`.
+    """
+    if row["audio"] is not None:
+        return decode_audio(row["audio"], max_seconds)
+    with _open_path(row["path"]) as stream:
+        if not is_remote(row["path"]):
+            return _decode(stream, max_seconds)
+        # One request fetches a whole clip; soundfile's small steps would each be a request.
+        try:
+            start = stream.read(_REMOTE_BYTES)
+            if len(start) < _REMOTE_BYTES:
+                return decode_audio(start, max_seconds)
+            stream.seek(0)
+        except OSError:
+            raise AudioError("unreadable audio file") from None
+        return _decode(stream, max_seconds)
+
+
+def decode_audio(encoded: bytes, max_seconds: float | None = None) -> np.ndarray:
+    """samples_S: mono float32 at 16 kHz, about within -1..1, from wav, flac, ogg (Vorbis, Opus) or mp3 of any width and rate.
+
+    Channels are averaged, then resampled (soxr HQ).
+
+    Raises:
+        AudioError: "unreadable audio", "truncated audio", "empty audio", "silent audio", "non-finite samples", or
+            "too long (over N s)" when `max_seconds` is given, which is told from the header before anything is decoded.
+    """
+    return _decode(io.BytesIO(encoded), max_seconds)
+
+
+def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
+    try:
+        with _ForwardFile(stream) as file:
+            rate = file.samplerate
+            if rate not in RATES_HZ:
+                raise AudioError("unreadable audio")
+            samples_S = _read_mono(file, max_seconds)
+            truncated = _is_truncated(file, len(samples_S))
+    except (soundfile.SoundFileError, OSError, MemoryError):
+        raise AudioError("unreadable audio") from None
+    if truncated:
+        raise AudioError("truncated audio")
+    if rate != SAMPLE_RATE:
+        samples_S = soxr.resample(samples_S, rate, SAMPLE_RATE, quality="HQ")
+    if not len(samples_S):
+        raise AudioError("empty audio")
+    lowest, highest = float(samples_S.min()), float(samples_S.max())
+    if not np.isfinite(lowest + highest):
+        raise AudioError("non-finite samples")
+    if (highest - lowest) / 2 < SILENCE_PEAK:
+        raise AudioError("silent audio")
+    return samples_S
+
+
+def _read_mono(file: soundfile.SoundFile, max_seconds: float | None) -> np.ndarray:
+    """Samples at the file's own rate, in blocks, because a header may not know the length of its file."""
+    limit = None if max_seconds is None else int(max_seconds * file.samplerate)
+    if limit is not None and _knows_length(file) and file.frames > limit:
+        raise AudioError(f"too long (over {max_seconds:g} s)")
+    blocks_S: list[np.ndarray] = []
+    n_frames = 0
+    while True:
+        block_SC = file.read(min(file.frames - n_frames, _BLOCK_FRAMES) or 1, dtype="float32", always_2d=True)
+        if not len(block_SC):
+            break
+        blocks_S.append(block_SC[:, 0] if block_SC.shape[1] == 1 else block_SC.mean(axis=1))
+        n_frames += len(block_SC)
+        if limit is not None and n_frames > limit:
+            raise AudioError(f"too long (over {max_seconds:g} s)")
+        if n_frames >= file.frames:
+            break
+    if len(blocks_S) == 1:
+        return blocks_S[0]
+    return np.concatenate(blocks_S) if blocks_S else np.zeros(0, np.float32)
+
+
+def _knows_length(file: soundfile.SoundFile) -> bool:
+    """False for a FLAC written to a pipe, whose header leaves the length open (libsndfile then says 2**63 - 1)."""
+    return 0 <= file.frames < 1 << 62
+
+
+def _is_truncated(file: soundfile.SoundFile, n_frames: int) -> bool:
+    if _knows_length(file) and n_frames < _WHOLE * file.frames:
+        return True
+    # libsndfile mends the length of a cut WAV and leaves a note of it.
+    note = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    return note is not None and int(note[1]) < _MAX_DECLARED_BYTES and int(note[2]) < _WHOLE * int(note[1])
+
+
+def _open_path(path: str | None) -> BinaryIO:
+    if path is None:
+        raise AudioError("no audio")
+    try:
+        filesystem, inner = connect(path)
+        # Python's own file is the faster one below soundfile, which reads in small steps.
+        return filesystem.open_input_file(inner) if is_remote(path) else open(inner, "rb")
+    except (FileNotFoundError, IsADirectoryError):
+        raise AudioError("missing audio file") from None
+    except (OSError, UserError, ValueError):
+        raise AudioError("unreadable audio file") from None

@@ -1,0 +1,59 @@
+"""The part of the stream that runs in Ray tasks: the rows of some steps, read from the shards. Imports no torch, so tasks start fast."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from raykd.data.corpus import SHARD_SCHEMA, Index, read_rows
+from raykd.data.order import EpochOrder, Positions, slot_positions
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What a worker reads at each step. Sent once to each node, so it holds a few numbers an utterance."""
+
+    corpus_path: str
+    shard_names: Sequence[str]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
+    order: EpochOrder
+    rank: int
+    world: int
+    micro_batches: int
+
+    @classmethod
+    def of(cls, corpus_path: str, index: Index, order: EpochOrder, rank: int, world: int, micro_batches: int) -> "FetchPlan":
+        """The plan of worker `rank` of `world`."""
+        return cls(corpus_path, index.shard_names, index.shard, index.row, order, rank, world, micro_batches)
+
+    def slots(self, step: int) -> list[Positions]:
+        """Positions in the index for each of this worker's micro-batches; some may be empty (`order.slot_positions`)."""
+        return slot_positions(self.order.global_batch(step), self.rank, self.world, self.micro_batches)
+
+    def positions(self, step: int) -> Positions:
+        """All rows that this worker reads at a step: slot after slot, with the step's first utterance standing in for an empty slot."""
+        stand_in = self.order.global_batch(step)[:1]
+        return np.concatenate([slot if len(slot) else stand_in for slot in self.slots(step)])
+
+    def read(self, step: int) -> list[pa.RecordBatch]:
+        """The rows of a step (`corpus.SHARD_SCHEMA`), one record batch each."""
+        positions = self.positions(step)
+        return read_rows(self.corpus_path, self.shard_names, self.shard[positions], self.row[positions])
+
+
+def fetch_steps(plan_ref: "list[ray.ObjectRef[FetchPlan]]", first: int, last: int) -> Iterator[pa.Table]:
+    """One table for each step from `first` up to `last`."""
+    plan = _plan(plan_ref[0])
+    for step in range(first, last):
+        yield pa.Table.from_batches(plan.read(step), SHARD_SCHEMA)
+
+
+@lru_cache(maxsize=1)
+def _plan(plan_ref: "ray.ObjectRef[FetchPlan]") -> FetchPlan:
+    """The plan, taken from the object store once a process, so that the order of the epoch is drawn once a process too."""
+    return ray.get(plan_ref)

@@ -1,0 +1,142 @@
+"""Files of a source, on local disk or any pyarrow filesystem: listed in a fixed order, named relative to the source's root.
+
+Paths are absolute local paths or URIs. A URI keeps its query (`s3://bucket/folder?region=...`).
+"""
+
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pyarrow import fs
+
+from raykd.errors import UserError
+from raykd.storage import exists, filesystem_of, is_remote
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file: its full path, its name relative to `root`, and a stamp that changes when the file does."""
+
+    path: str
+    root: str
+    name: str
+    stamp: str
+
+    @property
+    def folder(self) -> str:
+        """The folder that the file lies in."""
+        return child(self.root, posixpath.dirname(self.name))
+
+
+def connect(path: str) -> tuple[fs.FileSystem, str]:
+    """`filesystem_of` that connects once to each bucket or host, for code that opens many files.
+
+    Raises:
+        UserError: the filesystem cannot be reached.
+    """
+    if not is_remote(path):
+        return filesystem_of(path)
+    location, _, query = path.partition("?")
+    scheme, _, rest = location.partition("://")
+    bucket, _, inner = rest.partition("/")
+    filesystem, top = _connection(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+    return filesystem, f"{top.rstrip('/')}/{inner}"
+
+
+@lru_cache(maxsize=64)
+def _connection(uri: str) -> tuple[fs.FileSystem, str]:
+    return filesystem_of(uri)
+
+
+def child(folder: str, name: str) -> str:
+    """The path of `name` in a folder; absolute paths and URIs stay as they are."""
+    if name.startswith("/") or "://" in name:
+        return name
+    if not is_remote(folder):
+        return posixpath.normpath(posixpath.join(filesystem_of(folder)[1], name))
+    location, mark, query = folder.partition("?")
+    name = posixpath.normpath(name) if name else ""
+    return f"{location.rstrip('/')}/{name}".rstrip("/") + mark + query
+
+
+def relative_to(root: str, path: str) -> str:
+    """A path below `root` without the root; any other path as it is."""
+    top = root.partition("?")[0].rstrip("/") + "/"
+    location = path.partition("?")[0] if is_remote(path) else path
+    return location.removeprefix(top)
+
+
+def list_files(path: str, suffixes: Sequence[str], what: str) -> list[SourceFile]:
+    """The files that a source's path stands for, sorted by name: the file itself, a folder's (recursively), or a glob's.
+
+    In a glob `*` stays within a folder and `**/` crosses folders. Hidden files are left out.
+
+    Raises:
+        UserError: nothing there, no file with one of the suffixes, or no permission. `what` names what was looked for.
+    """
+    base, pattern = _split_glob(path)
+    filesystem, inner = filesystem_of(base)
+    try:
+        info = filesystem.get_file_info(inner)
+        if info.type == fs.FileType.NotFound:
+            raise UserError(f"data.source: {path} does not exist; correct the path")
+        if info.type == fs.FileType.File:
+            folder, name = _parent(base)
+            return [SourceFile(child(folder, name), folder, name, _stamp(info))]
+        infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
+    except OSError as error:
+        raise UserError(f"data.source: {path} cannot be read ({_reason(error)}); check the path and its permissions") from None
+    root = child(base, "")
+    files = []
+    for info in infos:
+        name = info.path[len(inner.rstrip("/")) + 1 :]
+        wanted = pattern.fullmatch(name) if pattern else name.lower().endswith(tuple(suffixes))
+        if info.type == fs.FileType.File and wanted and not _is_hidden(name):
+            files.append(SourceFile(child(root, name), root, name, _stamp(info)))
+    if not files:
+        raise UserError(f"data.source: no {what} in {path}; expected {', '.join(suffixes)}")
+    return sorted(files, key=lambda file: file.name)
+
+
+def read_error(path: str, error: Exception) -> UserError:
+    """The message for a file of a source that is there but cannot be read."""
+    return UserError(f"{path}: cannot be read ({_reason(error)}); check the file and its permissions")
+
+
+def _split_glob(path: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder in front of the first wildcard, and the pattern of names below it; no pattern without wildcards."""
+    location, mark, query = path.partition("?") if is_remote(path) else (path, "", "")
+    wild = re.search(r"[^/]*[*\[]", location)
+    if wild is None or exists(path):
+        return path, None
+    base, glob = location[: wild.start()], location[wild.start() :]
+    tokens = re.findall(r"\*\*/|\*|\[[^\]]+\]|.", glob)
+    pattern = "".join(_GLOB.get(token) or (token if len(token) > 1 else re.escape(token)) for token in tokens)
+    return (base or ".") + mark + query, re.compile(pattern)
+
+
+_GLOB = {"**/": "(?:.*/)?", "*": "[^/]*"}
+
+
+def _parent(path: str) -> tuple[str, str]:
+    if not is_remote(path):
+        folder, name = posixpath.split(filesystem_of(path)[1])
+        return folder, name
+    location, mark, query = path.partition("?")
+    folder, _, name = location.rpartition("/")
+    return folder + mark + query, name
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _stamp(info: fs.FileInfo) -> str:
+    return f"{info.size}:{info.mtime_ns}"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:200]

@@ -1,0 +1,52 @@
+"""Rows that cannot be used: their reasons, and when there are too many of them."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from raykd.errors import UserError
+
+DUPLICATE_ID = "duplicate id"
+NO_TEXT = "no letters or digits in the text"
+TEXT_TOO_SHORT = "text too short"
+UNKNOWN_LANGUAGE = "unknown language"
+TOO_MANY_TOKENS = "too many label tokens"
+TEXT_DOES_NOT_FIT = "text does not fit audio"
+NOT_PROCESSED = "could not be processed"
+
+REJECT_COLUMNS = ["id", "reason", "detail", "path"]
+_REASONS_SHOWN = 5
+
+
+class RejectedError(Exception):
+    """A row that cannot be used. `reason` is short and the same for all rows of its kind, `detail` is about this row."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def count_reasons(rejects: pa.Table) -> dict[str, int]:
+    """Rows by reason, the commonest first."""
+    counts = [(item["values"], item["counts"]) for item in rejects.column("reason").value_counts().to_pylist()]
+    return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
+
+
+def check_rejects(reasons: Mapping[str, int], rows: int, max_share: float, rejects_path: str) -> None:
+    """Stop when too many rows cannot be used.
+
+    Raises:
+        UserError: no row can be used, or more than `max_share` of them cannot; it names the commonest reasons.
+    """
+    rejected = sum(reasons.values())
+    if rows == 0:
+        raise UserError("data.source: there are no rows; check the path")
+    if rejected < rows and rejected <= max_share * rows:
+        return
+    commonest = ", ".join(f"{reason} ({count})" for reason, count in list(reasons.items())[:_REASONS_SHOWN])
+    limit = f"more than data.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
+    raise UserError(
+        f"data.source: {rejected} of {rows} rows cannot be used, {limit}: {commonest}; "
+        f"see {rejects_path}, mend the rows or the data section of the config"
+    )

@@ -1,0 +1,89 @@
+"""Sources: whatever holds recordings and transcripts, read as one stream of utterance rows (`raykd.data.utterances`).
+
+Each kind lists its parts on the driver (`source_parts`, cheap: names and offsets) and reads them wherever Ray puts the task.
+A row that cannot be used is passed on with its `problem`; only a source that cannot be used at all is a `UserError`.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raykd.config.data import (
+    AudioFolderSource,
+    CommonVoiceSource,
+    DataConfig,
+    DemoSource,
+    HuggingFaceSource,
+    ManifestSource,
+    Source,
+    WebDatasetSource,
+)
+from raykd.data.files import child
+from raykd.data.languages import configured_language
+from raykd.data.sources.audio_folder import audio_folder_parts
+from raykd.data.sources.common_voice import common_voice_parts
+from raykd.data.sources.huggingface import huggingface_parts
+from raykd.data.sources.manifest import manifest_parts
+from raykd.data.sources.part import Part
+from raykd.data.sources.webdataset import webdataset_parts
+from raykd.data.utterances import tables
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+
+def read_sources(config: DataConfig) -> "Dataset":
+    """The utterances of all sources, in their order (kept when Ray Data's `preserve_order` is set), with `SCHEMA`.
+
+    Raises:
+        UserError: a source cannot be used: not there, unreadable, empty, or without the columns it needs.
+    """
+    from raykd.data.sources.dataset import dataset_of
+
+    return dataset_of(all_parts(config))
+
+
+def read_source(source: Source, config: DataConfig) -> "Dataset":
+    """The utterances of one source, as `read_sources` reads a config with that one alone."""
+    from raykd.data.sources.dataset import dataset_of
+
+    return dataset_of(source_parts(source, config))
+
+
+def all_parts(config: DataConfig) -> list[Part]:
+    """The parts of all sources, in order. Ids of the second and later sources start with `2:`, `3:` and so on."""
+    prefixes = ["", *(f"{number}:" for number in range(2, len(config.source) + 1))]
+    return [
+        part for source, prefix in zip(config.source, prefixes, strict=True) for part in source_parts(source, config, prefix)
+    ]
+
+
+def source_parts(source: Source, config: DataConfig, prefix: str = "") -> list[Part]:
+    """The parts of a source. Rows without a language have the source's, else that of `data.language`.
+
+    Raises:
+        UserError: the source cannot be used.
+    """
+    language = configured_language(config.language, "data.language")
+    if isinstance(source, ManifestSource):
+        return manifest_parts(source.path, prefix, language)
+    if isinstance(source, DemoSource):
+        from raykd.data.demo import ensure_demo_corpus
+
+        folder = ensure_demo_corpus(source, config.cache_dir)
+        return manifest_parts(child(folder, "**/*.parquet"), prefix, language)
+    own = configured_language(source.language, "data.source.language")
+    if isinstance(source, CommonVoiceSource):
+        return common_voice_parts(source.path, prefix, own, language)
+    if isinstance(source, AudioFolderSource):
+        return audio_folder_parts(source.path, prefix, own or language)
+    if isinstance(source, WebDatasetSource):
+        return webdataset_parts(source.path, prefix, own or language)
+    assert isinstance(source, HuggingFaceSource)
+    return huggingface_parts(source, prefix, own or language)
+
+
+def read_part(part: Part) -> Iterator[pa.Table]:
+    """A part as Arrow tables of `SCHEMA`, without Ray."""
+    return tables(part.rows())

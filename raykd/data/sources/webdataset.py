@@ -1,0 +1,98 @@
+"""WebDataset tars: neighbouring members that share a stem make an utterance (`000.flac`, `000.txt` and/or `000.json`)."""
+
+import json
+import posixpath
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from raykd.data.files import SourceFile, connect, list_files
+from raykd.data.sources.audio_folder import AUDIO_SUFFIXES
+from raykd.data.sources.part import Part
+from raykd.data.utterances import NOT_JSON, NOT_UTF8, TEXT_COLUMNS, Origin, split_of_file, utterance
+
+# Columns for what the members hold, named so that no key of a `.json` is taken for them.
+_ID, _AUDIO, _TRANSCRIPT = "<stem>", "<audio>", "<txt>"
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class TarPart:
+    """One tar, read as a stream: one utterance is in memory at a time."""
+
+    file: SourceFile
+    origin: Origin
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Utterance rows; a tar that breaks off ends with a row that says so."""
+        shard = re.sub(r"\.(tar|tar\.gz|tgz)$", "", self.file.name, flags=re.IGNORECASE)
+        try:
+            for stem, members in groupby(self._members(), key=lambda member: member[0]):
+                fields, problem = _fields([(extension, data) for _, extension, data in members])
+                yield utterance({**fields, _ID: f"{shard}/{stem}"}, shard, self.origin, problem)
+        except (tarfile.TarError, EOFError, zlib.error):
+            yield utterance({}, self.file.name, self.origin, "unreadable rest of a tar")
+
+    def _members(self) -> Iterator[tuple[str, str, bytes]]:
+        """(stem, extension, content) of the files in the tar; the extension starts at the first dot of the base name."""
+        filesystem, inner = connect(self.file.path)
+        with filesystem.open_input_stream(inner, compression=None) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                folder, base = posixpath.split(member.name)
+                stem, _, extension = base.partition(".")
+                content = tar.extractfile(member) if member.isfile() and stem else None
+                if content is not None:
+                    yield posixpath.join(folder, stem).removeprefix("./"), extension.lower(), content.read()
+
+
+def webdataset_parts(path: str, prefix: str, language: str | None) -> list[Part]:
+    """One part a tar. Ids are `<tar>/<stem>`, because stems often repeat from tar to tar.
+
+    The split is that of the JSON, else that of the tar's name (`train-00012.tar`, `dev/00003.tar`), if it tells one.
+
+    Raises:
+        UserError: no such file, or no tar in the folder.
+    """
+    files = list_files(path, _TAR_SUFFIXES, "tar")
+    return [TarPart(file, _origin(file, prefix, language)) for file in files]
+
+
+def _origin(file: SourceFile, prefix: str, language: str | None) -> Origin:
+    return Origin(
+        file.root,
+        file.root,
+        prefix,
+        language,
+        split_of_file(file.name),
+        id_columns=(_ID,),
+        audio_columns=(_AUDIO,),
+        text_columns=(_TRANSCRIPT, *TEXT_COLUMNS),
+    )
+
+
+def _fields(members: list[tuple[str, bytes]]) -> tuple[dict[str, Any], str | None]:
+    """Columns of an utterance from its members, and what is wrong with them. A `.txt` counts before the text in a `.json`."""
+    fields: dict[str, Any] = {}
+    problem = None
+    for extension, data in members:
+        if extension == "json":
+            try:
+                loaded = json.loads(data)
+            except (ValueError, RecursionError):
+                loaded = None
+            if isinstance(loaded, dict):
+                fields = {**loaded, **fields}
+            else:
+                problem = NOT_JSON
+        elif extension == "txt":
+            try:
+                fields[_TRANSCRIPT] = data.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                problem = NOT_UTF8
+        elif f".{extension.rpartition('.')[2]}" in AUDIO_SUFFIXES:
+            fields.setdefault(_AUDIO, data)
+    return fields, problem

@@ -1,0 +1,53 @@
+"""Which split each utterance belongs to, where the source leaves that open. Pure functions of ids."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raykd.config.data import DataConfig
+
+UNUSED_DEV = "dev_unused"
+"""Utterances of the source's own dev split beyond `data.max_dev_utterances`: neither trained on nor evaluated."""
+_FEWEST_TO_CARVE = 3
+"""Utterances of a language from which dev and test can be cut with something left to train on."""
+
+
+def assign_splits(
+    ids: Sequence[str], languages: Sequence[str], splits: Sequence[str | None], config: DataConfig
+) -> NDArray[np.object_]:
+    """The split of each utterance.
+
+    Without one an utterance is in `train`. A language that has no dev utterances gets those of its train utterances whose id
+    hash is below `dev_share`; a language with none in `test_splits` gets the next `dev_share` as `test`; at least one each.
+    Of all dev utterances the `max_dev_utterances` with the smallest hashes stay; of the others the source's own become
+    `dev_unused` and the carved ones go back to `train`. Since only hashes decide, adding data moves no utterance between splits.
+    """
+    assigned = np.array([split or "train" for split in splits], dtype=object)
+    spoken = np.asarray(languages, dtype=object)
+    hashes = np.array([_id_hash(utterance_id) for utterance_id in ids], np.float64)
+    own_dev = assigned == "dev"
+    for language in np.unique(spoken.astype(str)):
+        here = spoken == language
+        train = np.flatnonzero(here & (assigned == "train"))
+        if len(train) < _FEWEST_TO_CARVE:
+            continue
+        train = train[np.argsort(hashes[train], kind="stable")]
+        has_test = np.isin(assigned[here], config.test_splits).any()
+        if not own_dev[here].any():
+            cut = max(1, int((hashes[train] < config.dev_share).sum()))
+            assigned[train[:cut]] = "dev"
+            train = train[cut:]
+        if not has_test:
+            within = (hashes[train] >= config.dev_share) & (hashes[train] < 2 * config.dev_share)
+            assigned[train[within] if within.any() else train[:1]] = "test"
+    dev = np.flatnonzero(assigned == "dev")
+    beyond = dev[np.argsort(hashes[dev], kind="stable")][config.max_dev_utterances :]
+    assigned[beyond] = np.where(own_dev[beyond], UNUSED_DEV, "train")
+    return assigned
+
+
+def _id_hash(utterance_id: str) -> float:
+    """A number from 0 to 1 that follows from the id."""
+    return int.from_bytes(hashlib.blake2b(utterance_id.encode(), digest_size=8).digest(), "big") / 2**64

@@ -1,0 +1,183 @@
+"""`python -m raykd.evaluate --model DIR --data SOURCE`: word and character error rates of any Whisper on any speech."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from raykd import storage
+from raykd.config.base import Section
+from raykd.config.data import DataConfig
+from raykd.config.load import apply_override, parse
+from raykd.config.training import EvaluationConfig
+from raykd.config.yaml_text import from_yaml
+from raykd.data.corpus import Corpus
+from raykd.errors import UserError
+from raykd.evaluation.differences import align
+from raykd.evaluation.runner import Evaluation
+
+_EXAMPLES = """examples:
+  python -m raykd.evaluate --model runs/distil/student --data test.jsonl --language cs
+  python -m raykd.evaluate --model openai/whisper-tiny --data cv-corpus-17/cs --split test --out scores/
+  python -m raykd.evaluate --model DIR --data '{kind: huggingface, path: google/fleurs, name: cs_cz}' evaluation.batch_size=32
+
+Error rates are fractions of 1 over the whole split, from greedy decoding, after Whisper's text normaliser, which is named.
+RTF: seconds that encoder and decoding took, per second of audio."""
+
+
+_WHOLE = "all"
+"""Split of utterances whose source names no splits, when none are cut from it (`data.dev_share` 0)."""
+
+
+class EvaluateConfig(Section):
+    """What `key=value` on this command's line can set."""
+
+    data: DataConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluate, print the scores and the worst sentences, and write both with `--out`.
+
+    Raises:
+        UserError: a wrong argument, or a model or source that cannot be read.
+    """
+    options = _parse(arguments)
+    config = _config(options)
+    import ray
+
+    from raykd.data.prepare import prepare_corpus
+    from raykd.evaluation.runner import evaluate_model
+    from raykd.models.whisper import speech_format
+    from raykd.training.cluster import connect
+
+    console = Console()
+    speech = speech_format(options.model, options.revision)
+    connect()
+    corpus = prepare_corpus(config.data, speech)
+    split = _split(corpus, options.split, options.data)
+    with console.status("decoding") as status:
+        evaluation = evaluate_model(
+            options.model,
+            corpus,
+            split,
+            config.evaluation,
+            revision=options.revision,
+            gpus_per_worker=1.0 if ray.cluster_resources().get("GPU") else 0.0,
+            progress=lambda done, total: status.update(f"decoding: {done} of {total} utterances"),
+        )
+    show(evaluation, console, config.evaluation.worst_sentences)
+    if options.out:
+        rows, summary = storage.join(options.out, f"{split}.parquet"), storage.join(options.out, f"{split}.json")
+        evaluation.save_rows(rows)
+        evaluation.save_summary(summary)
+        console.print(f"rows: {rows}\nsummary: {summary}", highlight=False, soft_wrap=True)
+
+
+def show(evaluation: Evaluation, console: Console, worst: int) -> None:
+    """Print the scores and the `worst` sentences."""
+    summary = evaluation.summary
+    console.print(_scores_table(summary))
+    names = sorted(set(summary["normalizer"].values()))
+    console.print(
+        f"RTF {summary['rtf']:.4f} over {summary['audio_s'] / 60:.1f} min of speech; {summary['decoding']}; "
+        f"text normaliser {', '.join(names)}",
+        highlight=False,
+    )
+    rows = evaluation.worst(worst)
+    if rows:
+        console.print(_worst_table(rows))
+
+
+def _scores_table(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"split {summary['split']}", title_justify="left")
+    table.add_column("language")
+    for heading in ("utterances", "words", "WER", "CER", "sub", "del", "ins"):
+        table.add_column(heading, justify="right")
+    for language, scores in summary["per_language"].items():
+        table.add_row(language, *_cells(scores))
+    if len(summary["per_language"]) > 1:
+        table.add_section()
+        table.add_row("all", *_cells(summary))
+        table.add_row("mean of languages", "", "", _rate(summary["macro"]["wer"]), _rate(summary["macro"]["cer"]))
+    return table
+
+
+def _cells(scores: dict[str, Any]) -> list[str]:
+    counts = [str(scores[name]) for name in ("substitutions", "deletions", "insertions")]
+    return [str(scores["utterances"]), str(scores["words"]), _rate(scores["wer"]), _rate(scores["cer"]), *counts]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.4f}"
+
+
+def _worst_table(rows: Sequence[dict[str, Any]]) -> Table:
+    title = "worst sentences, as they were scored: [red]-said[/red] [green]+heard instead[/green]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("id", overflow="fold")
+    table.add_column("WER", justify="right")
+    table.add_column("differences", overflow="fold")
+    for row in rows:
+        table.add_row(escape(row["id"]), _rate(row["wer"]), _marked(row["reference_normalized"], row["hypothesis_normalized"]))
+    return table
+
+
+def _marked(reference: str, hypothesis: str) -> str:
+    """The sentence with the words that were lost behind a `-` and those that were put in their place behind a `+`."""
+    parts = []
+    for operation, said, heard in align(reference, hypothesis):
+        if operation == "equal":
+            parts.append(escape(said))
+            continue
+        parts += [f"[red]-{escape(said)}[/red]"] if said else []
+        parts += [f"[green]+{escape(heard)}[/green]"] if heard else []
+    return " ".join(parts)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="raykd evaluate",
+        description="Word and character error rates of a Whisper, raykd's or any other, on a split of some speech.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, help="folder in Hugging Face format, or hub id")
+    parser.add_argument("--revision", help="revision of the hub id")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="manifest, folder, tar, hf:NAME or demo, as data.source in a config"
+    )
+    parser.add_argument("--language", help="Whisper's code (such as cs) of utterances that name no language")
+    parser.add_argument("--split", default="test", help="default: test; a source that has no splits is evaluated as a whole")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write SPLIT.parquet (one row an utterance) and SPLIT.json (the scores) here"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of data and evaluation")
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def _config(options: argparse.Namespace) -> EvaluateConfig:
+    source = from_yaml(options.data, "--data") if options.data.startswith(("{", "[")) else options.data
+    tree: dict[str, Any] = {"data": {"source": source, "dev_share": 0}}
+    if options.language:
+        tree["data"]["language"] = options.language
+    overridden = [apply_override(tree, override) for override in options.overrides]
+    return parse(EvaluateConfig, tree, "--data", overridden)
+
+
+def _split(corpus: Corpus, wanted: str, source: str) -> str:
+    """The split to evaluate: the wanted one, or everything where the source names no splits."""
+    if wanted in corpus.splits:
+        return wanted
+    if corpus.splits == [_WHOLE]:
+        return _WHOLE
+    raise UserError(f"--split: {source} has no split {wanted}; it has {', '.join(corpus.splits)}")
+
+
+if __name__ == "__main__":
+    from raykd.cli import run_command
+
+    run_command(main)

@@ -1,0 +1,124 @@
+"""The model card of a student: `student/README.md`, with the metadata that the Hugging Face Hub reads."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raykd import storage
+from raykd.tracking.metrics import Metrics
+from raykd.tracking.report import TEMPLATES, normalizer_text, objective_text, teacher_name
+from raykd.tracking.run_folder import RunFolder
+
+FRAMES_PER_POSITION_S = 0.02
+"""Seconds of speech to an encoder position."""
+
+
+def write_card(run: RunFolder) -> None:
+    """Write `student/README.md` from the run's config and metrics and the student's own config."""
+    config = yaml.safe_load(run.read_text("config.yaml"))
+    metrics = Metrics.model_validate(run.read_json("metrics.json"))
+    window_s = run.read_json("student/config.json")["max_source_positions"] * FRAMES_PER_POSITION_S
+    storage.write_text(storage.join(run.student_dir, "README.md"), render_card(run.name, config, metrics, window_s))
+
+
+def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s: float) -> str:
+    """The card's text. `window_s`: longest piece of speech the student reads at once, in seconds."""
+    languages = list(metrics.student.per_language)
+    return TEMPLATES.get_template("card.md").render(
+        name=name,
+        front_matter=yaml.safe_dump(_front_matter(name, config, metrics), sort_keys=False, allow_unicode=True),
+        languages=languages,
+        teacher_name=teacher_name(config),
+        metrics=metrics,
+        rows=list(_rows(metrics)),
+        splits=list(metrics.student.splits),
+        normalizer=normalizer_text(metrics.student.normalizer),
+        objective=objective_text(config),
+        sources=", ".join(_sources(config)),
+        generate=f', generate_kwargs={{"language": "{languages[0]}"}}' if languages and languages != ["en"] else "",
+        start=_start(config),
+        versions=metrics.versions,
+        synthetic=all(source["kind"] == "demo" for source in config["data"]["source"]),
+        window_s=window_s,
+    )
+
+
+def _front_matter(name: str, config: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    base = next((model for model in (config["student"]["init"], teacher_name(config)) if is_hub_id(model)), None)
+    matter: dict[str, Any] = {"language": list(metrics.student.per_language)}
+    if base:
+        matter["base_model"] = base
+    if license_name := _license(base):
+        matter["license"] = license_name
+    datasets = [source["path"] for source in config["data"]["source"] if source["kind"] == "huggingface"]
+    if hub_datasets := [path for path in datasets if is_hub_id(path)]:
+        matter["datasets"] = hub_datasets
+    matter |= {"library_name": "transformers", "pipeline_tag": "automatic-speech-recognition"}
+    matter |= {"tags": ["whisper", "distillation", "raykd"], "metrics": ["wer", "cer"]}
+    matter["model-index"] = [{"name": name, "results": list(_results(config, metrics))}]
+    return matter
+
+
+def _results(config: Mapping[str, Any], metrics: Metrics) -> Iterator[dict[str, Any]]:
+    """One entry a split, rates in percent as the Hub shows them."""
+    sources = ", ".join(_sources(config))
+    for split, scores in metrics.student.splits.items():
+        rates = [
+            {"type": rate, "value": round(100 * getattr(scores, rate), 2), "name": f"{rate.upper()} (%)"}
+            for rate in ("wer", "cer")
+        ]
+        task = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}
+        yield {"task": task, "dataset": {"name": sources, "type": sources, "split": split}, "metrics": rates}
+
+
+def _rows(metrics: Metrics) -> Iterator[dict[str, Any]]:
+    for split, student in metrics.student.splits.items():
+        teacher = metrics.teacher.splits.get(split) if metrics.teacher else None
+        for code, scores in student.per_language.items():
+            yield {"split": split, "label": code, "student": scores, "teacher": teacher and teacher.per_language.get(code)}
+        if len(student.per_language) > 1:
+            yield {"split": split, "label": "all", "student": student, "teacher": teacher}
+
+
+def _sources(config: Mapping[str, Any]) -> list[str]:
+    """Names of the sources; of local ones only the last part, because a card is made to be shared."""
+    names = []
+    for source in config["data"]["source"]:
+        if source["kind"] == "demo":
+            names.append(f"synthetic speech ({', '.join(source['languages'])})")
+        elif source["kind"] == "huggingface" and is_hub_id(source["path"]):
+            names.append(source["path"] + (f" ({source['name']})" if source.get("name") else ""))
+        else:
+            names.append(Path(source["path"].rstrip("/")).name)
+    return names
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    student = config["student"]
+    if student["init"] == "scratch":
+        return "random weights"
+    if student["init"] != "teacher":
+        return student["init"] if is_hub_id(student["init"]) else Path(student["init"]).name
+    layers = student["decoder_layers"]
+    decoder = "all decoder layers" if layers is None else f"decoder layers {json.dumps(layers)} of the teacher"
+    if isinstance(layers, int):
+        decoder = f"{layers} evenly spaced decoder {'layer' if layers == 1 else 'layers'} of the teacher"
+    encoder = "its frozen encoder" if student["freeze_encoder"] else "its encoder"
+    return f"{decoder} and {encoder}"
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a model or dataset name is `owner/name` on the Hub, not a path on this machine."""
+    if not name or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return False
+    return not Path(name).exists() and not name.endswith((".yaml", ".yml", ".jsonl", ".csv", ".parquet"))
+
+
+def _license(base: str | None) -> str | None:
+    """OpenAI's models: MIT for large-v3-turbo, Apache-2.0 for the rest. Other licences are not known here."""
+    if base is None or not base.startswith("openai/whisper-"):
+        return None
+    return "mit" if base.endswith("turbo") else "apache-2.0"

@@ -1,0 +1,62 @@
+"""Training workers as plain processes: what Ray Train starts, without Ray, several jobs one after the other in one group."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from raykd.data.order import EpochOrder
+from raykd.data.stream import StepBatches, local_steps
+from raykd.training.checkpoint import TRAINABLE, latest_checkpoint
+from raykd.training.loop import Record
+from raykd.training.worker import TrainingJob, run_worker
+
+
+def train_in_processes(jobs: Sequence[TrainingJob], world: int) -> list[list[Record]]:
+    """Run the jobs with `world` workers; rank 0's records of each job."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    results: Any = context.SimpleQueue()
+    workers = [context.Process(target=_worker, args=(rank, world, port, list(jobs), results)) for rank in range(world)]
+    for worker in workers:
+        worker.start()
+    records = results.get()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    return records
+
+
+def final_parameters(job: TrainingJob) -> dict[str, torch.Tensor]:
+    """What the newest checkpoint of a job holds."""
+    path = latest_checkpoint(job.checkpoints)
+    assert path is not None
+    return load_file(Path(path) / TRAINABLE)
+
+
+def local_stream(job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int) -> Iterator[StepBatches]:
+    augment, seed = job.config.data.spec_augment, job.config.seed
+    yield from local_steps(job.corpus, "train", order, steps, rank, world, accumulation, job.speech_format, augment, seed)
+
+
+def _worker(rank: int, world: int, port: int, jobs: list[TrainingJob], results: Any) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    all_records: list[list[Record]] = []
+    for job in jobs:
+        records: list[Record] = []
+        run_worker(job, rank, world, torch.device("cpu"), local_stream, records.append)
+        all_records.append(records)
+    if rank == 0:
+        results.put(all_records)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,46 @@
+"""Teacher and student of different vocabularies, mel channels or windows are refused before anything runs.
+
+huggingface/trl issue 6252: a vocabulary mismatch gave an obscure shape error deep in the loss. For Whisper it can even be
+silent: large-v3 has 51 866 tokens, one language more, so every later special token means something else.
+"""
+
+from typing import Any
+
+import pytest
+from transformers import WhisperConfig
+
+from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.errors import UserError
+from raykd.models.demo import new_whisper
+from raykd.models.student import build_student, check_compatible
+
+
+def whisper(**values: Any) -> WhisperConfig:
+    return WhisperConfig(**values)
+
+
+def test_equal_formats_of_different_sizes_are_fine() -> None:
+    check_compatible(whisper(d_model=1280, decoder_layers=32), whisper(d_model=384, decoder_layers=4))
+    check_compatible(whisper(max_target_positions=448), whisper(max_target_positions=64))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "words"),
+    [
+        (whisper(vocab_size=51_866), whisper(vocab_size=51_865), "51866 vocabulary tokens, the student 51865: .*yue"),
+        (whisper(num_mel_bins=128), whisper(num_mel_bins=80), "128 mel channels, the student 80"),
+        (whisper(max_source_positions=1500), whisper(max_source_positions=250), "1500 encoder positions, the student 250"),
+        (whisper(max_target_positions=64), whisper(max_target_positions=448), "448 label positions, the teacher only 64"),
+    ],
+)
+def test_a_difference_is_explained_in_one_line(teacher: WhisperConfig, student: WhisperConfig, words: str) -> None:
+    with pytest.raises(UserError, match=rf"^student\.init: [^\n]*{words}[^\n]*$"):
+        check_compatible(teacher, student)
+
+
+def test_building_a_student_checks_its_teacher() -> None:
+    dims = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1, window_s=1.0)
+    teacher = new_whisper(dims, seed=0)
+    longer = StudentConfig(init="scratch", scratch=dims.model_copy(update={"window_s": 2.0}))
+    with pytest.raises(UserError, match="window"):
+        build_student(longer, teacher, seed=0)

@@ -1,0 +1,84 @@
+"""Token distributions: heads, logits and mixtures are log-probabilities over a chunk of tokens."""
+
+import math
+
+import pytest
+import torch
+
+from raykd.objectives.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
+
+N, D, V = 7, 5, 11
+CHUNK = slice(2, 6)
+
+
+@pytest.fixture
+def head() -> HeadDistribution:
+    generator = torch.Generator().manual_seed(0)
+    return HeadDistribution(torch.randn(N, D, generator=generator), torch.randn(V, D, generator=generator))
+
+
+@pytest.fixture
+def logits_NV() -> torch.Tensor:
+    return torch.randn(N, V, generator=torch.Generator().manual_seed(1)) * 3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_head_is_the_softmax_of_its_logits(head: HeadDistribution, temperature: float) -> None:
+    wanted_NV = torch.log_softmax(head.hidden_ND.double() @ head.weight_VD.double().T / temperature, -1)
+    torch.testing.assert_close(head.log_probs(CHUNK, temperature).double(), wanted_NV[CHUNK], rtol=1e-5, atol=1e-5)
+    assert head.shape == (N, V)
+
+
+def test_head_and_logits_agree(head: HeadDistribution) -> None:
+    logits = LogitsDistribution(head.hidden_ND @ head.weight_VD.T)
+    assert logits.shape == head.shape
+    torch.testing.assert_close(logits.log_probs(CHUNK, 3.0), head.log_probs(CHUNK, 3.0))
+
+
+@pytest.mark.parametrize(("dtype", "out"), [("bfloat16", "float32"), ("float16", "float32"), ("float64", "float64")])
+def test_softmax_is_taken_in_float32_or_wider(logits_NV: torch.Tensor, dtype: str, out: str) -> None:
+    narrow_NV = logits_NV.to(getattr(torch, dtype))
+    log_NV = LogitsDistribution(narrow_NV).log_probs(slice(0, N), 1.0)
+    assert log_NV.dtype == getattr(torch, out)
+    torch.testing.assert_close(log_NV.exp().sum(-1), torch.ones(N, dtype=log_NV.dtype))
+
+
+def test_a_distribution_never_carries_a_gradient(head: HeadDistribution) -> None:
+    head.weight_VD.requires_grad_()
+    assert not head.log_probs(CHUNK, 1.0).requires_grad
+
+
+def test_an_impossible_token_is_finite(logits_NV: torch.Tensor) -> None:
+    logits_NV[:, 3] = -math.inf
+    log_NV = LogitsDistribution(logits_NV).log_probs(slice(0, N), 1.0)
+    assert torch.isfinite(log_NV).all()
+    assert (log_NV.exp()[:, 3] == 0).all()
+
+
+def test_the_callers_logits_stay_as_they_are(logits_NV: torch.Tensor) -> None:
+    before_NV = logits_NV.clone()
+    MixtureDistribution([(0.5, LogitsDistribution(logits_NV)), (0.5, LogitsDistribution(logits_NV))]).log_probs(CHUNK, 1.0)
+    assert torch.equal(logits_NV, before_NV)
+
+
+def test_mixture_is_the_weighted_sum_of_its_parts_at_that_temperature(head: HeadDistribution, logits_NV: torch.Tensor) -> None:
+    parts: list[tuple[float, TokenDistribution]] = [(0.3, head), (0.7, LogitsDistribution(logits_NV))]
+    wanted_NV = sum(weight * part.log_probs(CHUNK, 2.0).exp() for weight, part in parts)
+    torch.testing.assert_close(MixtureDistribution(parts).log_probs(CHUNK, 2.0).exp(), wanted_NV)
+
+
+def test_mixture_of_one_is_that_one(head: HeadDistribution, logits_NV: torch.Tensor) -> None:
+    mixture = MixtureDistribution([(1.0, head), (0.0, LogitsDistribution(logits_NV))])
+    assert torch.equal(mixture.log_probs(CHUNK, 1.0), head.log_probs(CHUNK, 1.0))
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.6), (1.5, -0.5), (0.2,)])
+def test_mixture_weights_must_sum_to_one(head: HeadDistribution, weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        MixtureDistribution([(weight, head) for weight in weights])
+
+
+def test_parts_of_a_mixture_must_fit(head: HeadDistribution) -> None:
+    mixture = MixtureDistribution([(0.5, head), (0.5, LogitsDistribution(torch.zeros(N, V + 1)))])
+    with pytest.raises(ValueError, match="different tokens or vocabularies"):
+        _ = mixture.shape

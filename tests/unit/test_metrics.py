@@ -1,0 +1,78 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from raykd.tracking.metrics import ModelMetrics, build_metrics, package_versions
+from raykd.tracking.run_folder import RunFolder
+from raykd.tracking.table import format_count, print_result
+from tests.unit.example_run import example_metrics, example_rows
+
+
+def test_metrics_have_the_promised_shape() -> None:
+    metrics = json.loads(example_metrics().to_json())
+    assert set(metrics) == {"teacher", "student", "train", "speed", "data", "versions"}
+    for model in ("teacher", "student"):
+        assert {"params", "wer", "cer", "per_language"} <= set(metrics[model])
+        assert isinstance(metrics[model]["params"], int)
+        assert 0 < metrics[model]["wer"] < 1
+        assert set(metrics[model]["per_language"]) == {"cs", "pl"}
+        assert {"wer", "cer"} <= set(metrics[model]["per_language"]["cs"])
+        assert metrics[model]["normalizer"] == {"cs": "whisper-basic", "pl": "whisper-basic"}
+        assert set(metrics[model]["splits"]) == {"test", "test_ood"}
+        assert metrics[model]["split"] == "test"
+    assert set(metrics["train"]) == {"steps", "utterances_seen", "utterances_per_s", "wall_s", "tokens"}
+    assert metrics["speed"]["batch_1"] == {"teacher_rtf": 0.05, "student_rtf": 0.02, "speedup": 2.5}
+    assert {"utterances", "rejected", "hours"} <= set(metrics["data"])
+    assert metrics["versions"]["torch"]
+    assert metrics["versions"] == package_versions()
+
+
+def test_the_headline_is_the_first_split() -> None:
+    easy, hard = example_rows("teacher")[1], example_rows("student")[1]
+    metrics = ModelMetrics.of(5, {"test": hard, "test_ood": easy})
+    assert (metrics.wer, metrics.split) == (hard["wer"], "test")
+
+
+def test_a_run_without_a_teacher_has_a_null_one() -> None:
+    assert json.loads(example_metrics(teacher=False, speed=False).to_json())["teacher"] is None
+
+
+@pytest.mark.parametrize("wrong", [{"wall_s": float("nan")}, {"steps": -1}, {"tokens": None}])
+def test_an_impossible_number_is_refused_by_name(wrong: dict[str, float]) -> None:
+    train = {"steps": 1, "utterances_seen": 1, "utterances_per_s": 1.0, "wall_s": 1.0, "tokens": 1, **wrong}
+    student = ModelMetrics.of(5, {"test": example_rows("student")[1]})
+    with pytest.raises(ValueError, match=f"train.{next(iter(wrong))}"):
+        build_metrics(teacher=None, student=student, train=train, speed={}, data={"utterances": 1, "rejected": 0, "hours": 1})
+
+
+def test_the_table_shows_both_models_and_where_things_are() -> None:
+    text = _printed(RunFolder("/shared/a-rather-long-folder-name" * 4))
+    teacher, student = (
+        next(line for line in text.splitlines() if line.strip().startswith(name)) for name in ("teacher", "student")
+    )
+    assert teacher.split() == ["teacher", "4.1", "M", "1.75", "%", "1.33", "%", "1.75", "%", "1.33", "%", "0.05", "1.00x"]
+    assert student.split() == ["student", "1.2", "M", "10.53", "%", "4.64", "%", "10.53", "%", "4.64", "%", "0.02", "2.50x"]
+    assert f"report   {'/shared/a-rather-long-folder-name' * 4}/report.html\n" in text
+    assert text.rstrip().endswith("MLflow   mlflow ui")
+
+
+def test_the_table_does_without_teacher_and_speed() -> None:
+    console = Console(file=io.StringIO())
+    print_result(example_metrics(teacher=False, speed=False, languages=("cs",)), RunFolder("/r"), console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "teacher" not in text
+    assert "MLflow" not in text
+    assert "12.70 %" in text
+
+
+@pytest.mark.parametrize(("count", "text"), [(950, "950"), (83_400, "83.4 k"), (1_543_000_000, "1.54 B")])
+def test_counts_are_written_as_people_say_them(count: int, text: str) -> None:
+    assert format_count(count) == text
+
+
+def _printed(run: RunFolder) -> str:
+    console = Console(file=io.StringIO())
+    print_result(example_metrics(), run, store="mlflow ui", console=console)
+    return console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,204 @@
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from raykd.config import Config
+from raykd.tracking import mlflow as tracking
+from raykd.tracking.history import read_json_lines
+from raykd.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
+from raykd.tracking.mlflow_values import MAX_PARAM, flat_params, points_of_metrics, points_of_record
+from raykd.tracking.run_folder import RunFolder
+from tests.unit.example_run import eval_record, example_config, example_metrics, make_run, train_record
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A store of its own for each test; artifacts land in tmp_path/mlruns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.set_tracking_uri(None)
+
+
+def config_with(tmp_path: Path, **changes: Any) -> Config:
+    changes.setdefault("tracking", {"system_metrics": False})
+    return example_config(tmp_path / "runs", **changes)
+
+
+def history_of(run_id: str, key: str, uri: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in mlflow.MlflowClient(uri).get_metric_history(run_id, key)]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.02)
+
+
+def test_a_run_is_tracked_whole(tmp_path: Path, own_store: str) -> None:
+    config = config_with(tmp_path)
+    run = make_run(config)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, run, tags={"sweep": "none"}, say=lines.append)
+    for step in (1, 2):
+        tracker.record(train_record(step, loss=3.0 / step))
+    tracker.record(eval_record(2, 0.5))
+    tracker.summary(example_metrics())
+    tracker.store_files()
+    tracker.close()
+    stored = mlflow.MlflowClient(own_store).get_run(run.read_text("mlflow_run_id"))
+    assert stored.info.status == "FINISHED"
+    assert stored.info.run_name == "example"
+    assert stored.data.params["train.lr"] == "0.0001"
+    assert stored.data.params["data.source.0.kind"] == "demo"
+    assert {"sweep", "raykd.version", "mlflow.user"} <= set(stored.data.tags)
+    assert history_of(stored.info.run_id, "train/loss", own_store) == [(1, 3.0), (2, 1.5)]
+    assert {"train/ce", "train/kl", "train/weight/kl", "train/lr", "train/grad_norm", "train/utterances_per_s"} <= set(
+        stored.data.metrics
+    )
+    assert stored.data.metrics["eval/cs/wer"] == 0.5
+    assert stored.data.metrics["test/student/cs/wer"] == example_metrics().student.per_language["cs"].wer
+    assert stored.data.metrics["speed/batch_1/speedup"] == 2.5
+    names = {item.path for item in mlflow.MlflowClient(own_store).list_artifacts(stored.info.run_id)}
+    assert names == {"config.yaml", "metrics.json", "history.jsonl"}
+    assert lines == []
+
+
+def test_resume_goes_on_in_the_same_run_even_with_other_parameters(tmp_path: Path, own_store: str) -> None:
+    config = config_with(tmp_path)
+    run = RunFolder.create(config)
+    first = MlflowTracker(config, run)
+    first.record(train_record(1))
+    first.close("KILLED")
+    changed = config_with(tmp_path, cluster={"num_workers": 3})
+    second = MlflowTracker(changed, run)
+    second.record(train_record(2))
+    second.close()
+    assert second.run_id == first.run_id
+    stored = mlflow.MlflowClient(own_store).get_run(str(first.run_id))
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params["cluster.num_workers"] == "null"
+    assert stored.data.tags["resumed.cluster.num_workers"] == "3"
+    assert [step for step, _ in history_of(stored.info.run_id, "train/loss", own_store)] == [1, 2]
+
+
+def test_children_hang_under_their_parent(tmp_path: Path, own_store: str) -> None:
+    config = config_with(tmp_path)
+    parent = MlflowTracker(config, RunFolder.create(config))
+    parent.close()
+    child = MlflowTracker(config, RunFolder.create(config), parent_run_id=parent.run_id)
+    child.close()
+    assert mlflow.MlflowClient(own_store).get_parent_run(str(child.run_id)).info.run_id == parent.run_id
+
+
+def test_system_metrics_are_sampled(tmp_path: Path, own_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SYSTEM_METRICS_S", 0.05)
+    config = config_with(tmp_path, tracking={"system_metrics": True})
+    tracker = MlflowTracker(config, RunFolder.create(config))
+    client = mlflow.MlflowClient(own_store)
+    wait_for(lambda: tracker.run_id)
+    wait_for(lambda: client.get_metric_history(str(tracker.run_id), "system/cpu_utilization_percentage"))
+    tracker.close()
+
+
+def test_an_unreachable_server_costs_one_line_and_no_metric(tmp_path: Path, own_store: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    config = config_with(tmp_path, tracking={"uri": uri, "system_metrics": False})
+    run = RunFolder.create(config)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, run, say=lines.append)
+    for step in range(1, 6):
+        tracker.record(train_record(step))
+    tracker.store_files()
+    tracker.close()
+    assert len([line for line in lines if "does not take our metrics" in line]) == 1
+    assert "mlflow_spool.jsonl; --resume sends it" in lines[-1]
+    losses = [record for record in read_json_lines(run.at("mlflow_spool.jsonl")) if record["key"] == "train/loss"]
+    assert [record["step"] for record in losses] == [1, 2, 3, 4, 5]
+
+    resumed = MlflowTracker(config_with(tmp_path), run, say=lines.append)
+    resumed.record(train_record(6))
+    resumed.close()
+    assert [step for step, _ in history_of(str(resumed.run_id), "train/loss", own_store)] == [1, 2, 3, 4, 5, 6]
+    assert not run.has("mlflow_spool.jsonl")
+    assert len(lines) == 2
+
+
+def test_metrics_are_sent_when_the_store_answers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "RETRY_S", 0.0)
+    blocked = tmp_path / "store"
+    blocked.write_text("a file where the store's folder should be")
+    uri = f"sqlite:///{blocked}/mlflow.db"
+    config = config_with(tmp_path, tracking={"uri": uri, "system_metrics": False})
+    run = RunFolder.create(config)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, run, say=lines.append)
+    tracker.record(train_record(1))
+    wait_for(lambda: lines)
+    blocked.unlink()
+    wait_for(lambda: len(lines) == 2)
+    tracker.record(train_record(2))
+    tracker.close()
+    assert "does not take our metrics" in lines[0]
+    assert lines[1:] == [f"MLflow: {uri} answers; what waited is sent"]
+    assert [step for step, _ in history_of(str(tracker.run_id), "train/loss", uri)] == [1, 2]
+
+
+def test_a_student_that_cannot_be_logged_is_said_and_the_run_ends_well(tmp_path: Path, own_store: str) -> None:
+    config = config_with(tmp_path)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, RunFolder.create(config), say=lines.append)
+    tracker.log_student()
+    tracker.close()
+    assert len(lines) == 1
+    assert lines[0].startswith("MLflow: ")
+    assert mlflow.MlflowClient(own_store).get_run(str(tracker.run_id)).info.status == "FINISHED"
+
+
+def test_the_logged_student_loads_and_transcribes(tmp_path: Path, tiny_whisper_dir: Path) -> None:
+    config = config_with(tmp_path)
+    run = RunFolder.create(config)
+    shutil.copytree(tiny_whisper_dir, run.student_dir)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, run, say=lines.append)
+    tracker.log_student()
+    tracker.close()
+    assert lines == []
+    recognise = mlflow.transformers.load_model(f"runs:/{tracker.run_id}/student")
+    noise_S = np.random.default_rng(0).normal(size=32_000).astype(np.float32)
+    heard = recognise({"raw": noise_S, "sampling_rate": 16_000}, generate_kwargs={"language": "cs", "max_new_tokens": 8})
+    assert isinstance(heard["text"], str)
+    assert heard["text"]
+
+
+def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_with(tmp_path)
+    assert tracking_uri(config) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert ui_command(tracking_uri(config)) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    assert ui_command(tracking_uri(config)) == "http://mlflow.example:5000"
+
+
+def test_parameters_are_flat_and_within_limits() -> None:
+    params = flat_params({"a": {"b": 1, "c": [1, 2]}, "d": [{"e": None}, {"e": "x"}], "long": "y" * 10_000})
+    assert params == {"a.b": "1", "a.c": "[1, 2]", "d.0.e": "null", "d.1.e": "x", "long": params["long"]}
+    assert len(params["long"]) == MAX_PARAM
+
+
+def test_numbers_that_are_none_or_not_finite_are_not_sent() -> None:
+    keys = {point.key for point in points_of_record(train_record(1, loss=float("nan"), grad_norm=None))}
+    assert "train/lr" in keys
+    assert not {"train/loss", "train/grad_norm"} & keys
+    assert points_of_record({"kind": "event", "step": 1}) == []
+    assert {point.step for point in points_of_metrics(example_metrics())} == {40}

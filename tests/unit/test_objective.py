@@ -1,0 +1,296 @@
+"""The chunked objective against the plain way: whole logits, automatic differentiation, float64."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from raykd.objectives.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
+from raykd.objectives.objective import ObjectiveHead, ObjectiveOutput, chunked_objective, valid_positions
+from raykd.objectives.recipes import ResolvedTerm
+
+N, D, V = 23, 5, 17
+KD = [ResolvedTerm("ce", "ce", 0.8), ResolvedTerm("kl", "kl", 1.0, student_temperature=2.0, target_temperature=2.0)]
+ALL = [
+    ResolvedTerm("ce", "ce", 0.7, label_smoothing=0.1),
+    ResolvedTerm("kl", "kl", 1.3, student_temperature=2.0, target_temperature=1.5),
+    ResolvedTerm("reverse_kl", "reverse_kl", 0.4, target="self", student_temperature=2.0, scale_by_temperature=False),
+    ResolvedTerm("js", "js", 2.0, target="mixed", student_temperature=0.7, target_temperature=0.7, mix=0.3),
+]
+
+
+@dataclass
+class Case:
+    """Inputs of the objective, in float64."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    labels_N: Tensor
+    teacher_ND: Tensor
+    teacher_VD: Tensor
+    self_NV: Tensor
+
+    def targets(self, dtype: torch.dtype = torch.float64) -> dict[str, TokenDistribution]:
+        teacher = HeadDistribution(self.teacher_ND.to(dtype), self.teacher_VD.to(dtype))
+        itself = LogitsDistribution(self.self_NV.to(dtype))
+        return {"teacher": teacher, "self": itself, "mixed": MixtureDistribution([(0.25, teacher), (0.75, itself)])}
+
+    def part(self, tokens: Any) -> "Case":
+        names = ("hidden_ND", "labels_N", "teacher_ND", "self_NV")
+        return replace(self, **{name: getattr(self, name)[tokens] for name in names})
+
+
+@pytest.fixture
+def case() -> Case:
+    return new_case(N, D, V)
+
+
+def new_case(tokens: int, width: int, vocabulary: int, seed: int = 0) -> Case:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return Case(
+        hidden_ND=normal(tokens, width),
+        weight_VD=normal(vocabulary, width),
+        labels_N=torch.randint(0, vocabulary, (tokens,), generator=generator),
+        teacher_ND=normal(tokens, width + 2),
+        teacher_VD=normal(vocabulary, width + 2),
+        self_NV=normal(tokens, vocabulary) * 2,
+    )
+
+
+def plain_term(term: ResolvedTerm, logits_NV: Tensor, labels_N: Tensor, targets: Mapping[str, TokenDistribution]) -> Tensor:
+    scale = term.student_temperature**2 if term.scale_by_temperature else 1.0
+    if term.kind == "ce":
+        cooled_NV = logits_NV / term.student_temperature
+        return scale * F.cross_entropy(cooled_NV, labels_N, reduction="sum", label_smoothing=term.label_smoothing)
+    p_NV = (logits_NV / term.student_temperature).softmax(-1)
+    q_NV = targets[term.target].log_probs(slice(0, len(labels_N)), term.target_temperature).exp()
+    m_NV = term.mix * q_NV + (1 - term.mix) * p_NV
+    forward, backward = (q_NV * (q_NV / p_NV).log()).sum(), (p_NV * (p_NV / q_NV).log()).sum()
+    q_from_m, p_from_m = (q_NV * (q_NV / m_NV).log()).sum(), (p_NV * (p_NV / m_NV).log()).sum()
+    values = {"kl": forward, "reverse_kl": backward, "js": term.mix * q_from_m + (1 - term.mix) * p_from_m}
+    return scale * values[term.kind]
+
+
+def plain(case: Case, terms: Sequence[ResolvedTerm]) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+    """Loss, term sums and the gradients of the hidden states and the weight."""
+    hidden_ND, weight_VD = case.hidden_ND.clone().requires_grad_(), case.weight_VD.clone().requires_grad_()
+    logits_NV = hidden_ND @ weight_VD.T
+    sums = {term.name: plain_term(term, logits_NV, case.labels_N, case.targets()) for term in terms}
+    loss = torch.stack([term.weight * sums[term.name] for term in terms]).sum()
+    loss.backward()
+    assert hidden_ND.grad is not None
+    assert weight_VD.grad is not None
+    return loss.detach(), {name: value.detach() for name, value in sums.items()}, hidden_ND.grad, weight_VD.grad
+
+
+def ours(
+    case: Case, terms: Sequence[ResolvedTerm], chunk_tokens: int | None = None, dtype: torch.dtype = torch.float64
+) -> tuple[ObjectiveOutput, Tensor, Tensor]:
+    hidden_ND = case.hidden_ND.detach().to(dtype, copy=True).requires_grad_()
+    weight_VD = case.weight_VD.detach().to(dtype, copy=True).requires_grad_()
+    output = chunked_objective(hidden_ND, weight_VD, case.labels_N, case.targets(dtype), terms, chunk_tokens)
+    output.loss.backward()
+    assert hidden_ND.grad is not None
+    assert weight_VD.grad is not None
+    return output, hidden_ND.grad, weight_VD.grad
+
+
+def assert_same(case: Case, terms: Sequence[ResolvedTerm], chunk_tokens: int | None, tolerance: float = 1e-11) -> None:
+    loss, sums, hidden_grad_ND, weight_grad_VD = plain(case, terms)
+    output, our_hidden_grad_ND, our_weight_grad_VD = ours(case, terms, chunk_tokens)
+    assert output.tokens == len(case.labels_N)
+    assert list(output.term_sums) == [term.name for term in terms]
+    close = {"rtol": tolerance, "atol": tolerance}
+    torch.testing.assert_close(output.loss.detach(), loss, **close)
+    for name, value in sums.items():
+        torch.testing.assert_close(output.term_sums[name], value, **close)
+    torch.testing.assert_close(our_hidden_grad_ND, hidden_grad_ND, **close)
+    torch.testing.assert_close(our_weight_grad_VD, weight_grad_VD, **close)
+
+
+@pytest.mark.parametrize("term", ALL, ids=lambda term: term.name)
+def test_each_term_alone(case: Case, term: ResolvedTerm) -> None:
+    assert_same(case, [term], chunk_tokens=6)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 4, N - 1, N, 1000, None])
+def test_all_terms_at_any_chunk_size(case: Case, chunk_tokens: int | None) -> None:
+    assert_same(case, ALL, chunk_tokens)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_terms_masks_and_chunks(seed: int) -> None:
+    draw = random.Random(seed)
+    case = new_case(draw.randint(1, 40), draw.randint(1, 8), draw.randint(2, 30), seed)
+    mask_N = torch.tensor([draw.random() < 0.7 for _ in case.labels_N])
+    kinds = [draw.choice(["ce", "kl", "reverse_kl", "js"]) for _ in range(draw.randint(1, 5))]
+    terms = [
+        ResolvedTerm(
+            name=f"{kind}_{number}",
+            kind=kind,
+            weight=draw.uniform(0.1, 3),
+            target=draw.choice(["teacher", "self", "mixed"]),
+            student_temperature=draw.choice([1.0, draw.uniform(0.5, 4)]),
+            target_temperature=draw.choice([1.0, draw.uniform(0.5, 4)]),
+            scale_by_temperature=draw.random() < 0.5,
+            label_smoothing=draw.choice([0.0, draw.uniform(0, 0.9)]),
+            mix=draw.uniform(0.05, 0.95),
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    labels_BU = torch.where(mask_N, case.labels_N, -100)[None]
+    assert_same(case.part(valid_positions(labels_BU)), terms, chunk_tokens=draw.randint(1, 45), tolerance=1e-9)
+
+
+def test_float32_is_within_1e_5_of_float64() -> None:
+    case = new_case(40, 16, 3000)
+    loss, _, hidden_grad_ND, weight_grad_VD = plain(case, ALL)
+    output, our_hidden_grad_ND, our_weight_grad_VD = ours(case, ALL, 16, torch.float32)
+    assert output.loss.dtype == our_hidden_grad_ND.dtype == our_weight_grad_VD.dtype == torch.float32
+    assert abs(output.loss.item() / loss.item() - 1) < 1e-5
+    assert (our_hidden_grad_ND - hidden_grad_ND).abs().max() < 1e-5 * hidden_grad_ND.abs().max()
+    assert (our_weight_grad_VD - weight_grad_VD).abs().max() < 1e-5 * weight_grad_VD.abs().max()
+
+
+def test_bfloat16_accumulates_in_float32() -> None:
+    case = new_case(200, 16, 300)
+    for name in ("hidden_ND", "weight_VD", "teacher_ND", "teacher_VD", "self_NV"):
+        setattr(case, name, getattr(case, name).bfloat16().double())
+    loss, _, hidden_grad_ND, weight_grad_VD = plain(case, KD)
+    output, our_hidden_grad_ND, our_weight_grad_VD = ours(case, KD, 8, torch.bfloat16)
+    assert (output.loss.dtype, our_hidden_grad_ND.dtype, our_weight_grad_VD.dtype) == (
+        torch.float32,
+        torch.bfloat16,
+        torch.bfloat16,
+    )
+    assert abs(output.loss.item() / loss.item() - 1) < 1e-2
+    for grad, wanted in ((our_hidden_grad_ND, hidden_grad_ND), (our_weight_grad_VD, weight_grad_VD)):
+        assert (grad - wanted).norm() < 1e-2 * wanted.norm()
+
+
+def test_autocast_is_honoured(case: Case) -> None:
+    hidden_ND, weight_VD = case.hidden_ND.float().requires_grad_(), case.weight_VD.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = chunked_objective(hidden_ND, weight_VD, case.labels_N, case.targets(torch.float32), KD, 6)
+    narrow = chunked_objective(hidden_ND.bfloat16(), weight_VD.bfloat16(), case.labels_N, case.targets(torch.float32), KD, 6)
+    assert output.loss.item() == narrow.loss.item()
+    output.loss.backward()
+    assert hidden_ND.grad is not None
+    assert weight_VD.grad is not None
+    assert hidden_ND.grad.dtype == weight_VD.grad.dtype == torch.float32
+
+
+def test_gradient_is_scaled_by_what_the_caller_does_with_the_loss(case: Case) -> None:
+    hidden_ND, weight_VD = case.hidden_ND.requires_grad_(), case.weight_VD.requires_grad_()
+    output = chunked_objective(hidden_ND, weight_VD, case.labels_N, case.targets(), KD, 6)
+    (output.loss * 0.125).backward()
+    _, _, hidden_grad_ND, weight_grad_VD = plain(case.part(slice(None)), KD)
+    torch.testing.assert_close(hidden_ND.grad, 0.125 * hidden_grad_ND)
+    torch.testing.assert_close(weight_VD.grad, 0.125 * weight_grad_VD)
+
+
+def test_a_second_backward_is_refused(case: Case) -> None:
+    output = chunked_objective(case.hidden_ND.requires_grad_(), case.weight_VD, case.labels_N, case.targets(), KD)
+    output.loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="earlier backward"):
+        output.loss.backward()
+
+
+def test_no_valid_token_gives_zero_and_still_a_graph(case: Case) -> None:
+    output, hidden_grad_ND, weight_grad_VD = ours(case.part(slice(0, 0)), ALL)
+    assert output.tokens == 0
+    assert output.loss == 0
+    assert all(value == 0 for value in output.term_sums.values())
+    assert hidden_grad_ND.shape == (0, D)
+    assert torch.equal(weight_grad_VD, torch.zeros_like(case.weight_VD))
+
+
+def test_no_term_gives_zero_and_still_a_graph(case: Case) -> None:
+    output, hidden_grad_ND, _ = ours(case, [], 6)
+    assert output.loss == 0
+    assert torch.equal(hidden_grad_ND, torch.zeros_like(hidden_grad_ND))
+
+
+def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_the_same(case: Case) -> None:
+    hidden_ND = case.hidden_ND.clone().requires_grad_()
+    chunked_objective(hidden_ND, case.weight_VD, case.labels_N, case.targets(), KD, 6).loss.backward()
+    assert case.weight_VD.grad is None
+    torch.testing.assert_close(hidden_ND.grad, plain(case, KD)[2])
+
+
+def test_no_gradient_work_without_gradients(case: Case) -> None:
+    weight_VD = case.weight_VD.requires_grad_()
+    with torch.no_grad(), Largest() as largest:
+        output = chunked_objective(case.hidden_ND, weight_VD, case.labels_N, case.targets(), KD, 2)
+    assert not output.loss.requires_grad
+    assert largest.elements < weight_VD.numel()
+    torch.testing.assert_close(output.loss, plain(case.part(slice(None)), KD)[0])
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that an operator made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        fresh = not func.is_view if hasattr(func, "is_view") else True
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor) and fresh:
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_nothing_is_as_large_as_tokens_times_vocabulary() -> None:
+    case = new_case(64, 4, 100)
+    hidden_ND, weight_VD = case.hidden_ND.requires_grad_(), case.weight_VD.requires_grad_()
+    targets = case.targets()
+    with Largest() as largest:
+        chunked_objective(hidden_ND, weight_VD, case.labels_N, targets, ALL, chunk_tokens=8).loss.backward()
+    assert 8 * 100 <= largest.elements < 10 * 100
+
+
+def test_parts_of_a_batch_sum_to_the_whole(case: Case) -> None:
+    whole, hidden_grad_ND, weight_grad_VD = ours(case, ALL, 6)
+    parts = [ours(case.part(tokens), ALL, 4) for tokens in (slice(0, 2), slice(2, 2), slice(2, 15), slice(15, N))]
+    torch.testing.assert_close(sum(part[0].loss.detach() for part in parts), whole.loss.detach())
+    for name, value in whole.term_sums.items():
+        torch.testing.assert_close(sum(part[0].term_sums[name] for part in parts), value)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), hidden_grad_ND)
+    torch.testing.assert_close(sum(part[2] for part in parts), weight_grad_VD)
+
+
+def test_head_shares_its_weight_with_the_embedding(case: Case) -> None:
+    embedding = nn.Embedding(V, D, dtype=torch.float64)
+    with torch.no_grad():
+        embedding.weight.copy_(case.weight_VD)
+    head = ObjectiveHead(embedding.weight, chunk_tokens=6)
+    loss, term_sums_K = head(case.hidden_ND, case.labels_N, case.targets(), KD)
+    (loss + embedding(case.labels_N).sum()).backward()
+    wanted_loss, wanted_sums, _, weight_grad_VD = plain(case, KD)
+    torch.testing.assert_close(loss.detach(), wanted_loss)
+    torch.testing.assert_close(term_sums_K, torch.stack(list(wanted_sums.values())))
+    assert not term_sums_K.requires_grad
+    torch.testing.assert_close(embedding.weight.grad, weight_grad_VD + torch.bincount(case.labels_N, minlength=V)[:, None])
+
+
+def test_wrong_inputs_are_named(case: Case) -> None:
+    hidden_ND, weight_VD, labels_N = case.hidden_ND, case.weight_VD, case.labels_N
+    with pytest.raises(ValueError, match="select the valid positions"):
+        chunked_objective(hidden_ND, weight_VD, labels_N.index_fill(0, torch.tensor([3]), -100), case.targets(), KD)
+    with pytest.raises(ValueError, match="22 labels for 23 hidden states"):
+        chunked_objective(hidden_ND, weight_VD, labels_N[1:], case.targets(), KD)
+    with pytest.raises(ValueError, match="no distribution for the target `teacher`"):
+        chunked_objective(hidden_ND, weight_VD, labels_N, {}, KD)
+    with pytest.raises(ValueError, match="`teacher` has 22 tokens"):
+        chunked_objective(hidden_ND, weight_VD, labels_N, case.part(slice(1, N)).targets(), KD)
