@@ -197,7 +197,7 @@ class _Distillation:
             else:
                 self._on_record(record)
 
-        train_on_cluster(self._job(), self.resources, on_record)
+        train_on_cluster(self._job(), self.resources, self.run.at("ray_train"), on_record)
         best = selection.best()
         self.progress.done()
         self._write_student(best)

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from raykd.config.base import Section, wrong
 from raykd.config.folders import recognise_folder
+from raykd.errors import UserError
 
 
 class ManifestSource(Section):
@@ -91,7 +92,10 @@ def _source_from_shorthand(value: Any) -> Any:
         return {"kind": "manifest", "path": value}
     if suffix in {".tar", ".tgz"} or value.endswith(".tar.gz"):
         return {"kind": "webdataset", "path": value}
-    return {"kind": recognise_folder(value), "path": value}
+    try:
+        return {"kind": recognise_folder(value), "path": value}
+    except UserError as error:
+        raise ValueError(str(error)) from None  # pydantic adds the key path and goes on to the next mistake
 
 
 def _one_or_more(value: Any) -> Any:

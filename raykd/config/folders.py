@@ -20,9 +20,9 @@ def recognise_folder(path: str) -> str:
     try:
         info = filesystem.get_file_info(inner)
         if info.type == fs.FileType.NotFound:
-            raise UserError(f"data.source: {path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
+            raise UserError(f"{path} does not exist; give a manifest, a tar, a folder, hf:NAME or demo")
         if info.type == fs.FileType.File:
-            raise UserError(f"data.source: {path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
+            raise UserError(f"{path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
         folders, files = _names(filesystem, inner)
         if "clips" in folders and any(name.endswith(".tsv") for name in files):
             return "common_voice"
@@ -32,7 +32,7 @@ def recognise_folder(path: str) -> str:
         if split is not None:
             files |= _names(filesystem, f"{inner}/{split}")[1]
     except OSError as error:
-        raise UserError(f"data.source: {path} cannot be listed ({error.strerror or error}); check its permissions") from None
+        raise UserError(f"{path} cannot be listed ({error.strerror or error}); check its permissions") from None
     if any(name.endswith(_TARS) for name in files):
         return "webdataset"
     if any(name.endswith(_MANIFESTS) and not name.startswith("metadata.") for name in files):

@@ -26,7 +26,7 @@ _WHOLE = 0.95
 """A file that holds less than this share of what its header announces is truncated. Headers of MP3 are a little off."""
 _MAX_DECLARED_BYTES = 0x7FF0_0000
 """Streaming writers put placeholders from here up into a WAV header instead of a length."""
-_BLOCK_FRAMES = 1 << 20
+_BLOCK_SAMPLES = 1 << 20
 _REMOTE_BYTES = 8 << 20
 
 
@@ -123,18 +123,17 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float | None) -> np.ndarr
     limit = None if max_seconds is None else int(max_seconds * file.samplerate)
     if limit is not None and _knows_length(file) and file.frames > limit:
         raise AudioError(f"too long (over {max_seconds:g} s)")
+    at_once = _BLOCK_SAMPLES // file.channels
     blocks_S: list[np.ndarray] = []
     n_frames = 0
-    while True:
-        block_SC = file.read(min(file.frames - n_frames, _BLOCK_FRAMES) or 1, dtype="float32", always_2d=True)
+    while n_frames < file.frames:
+        block_SC = file.read(min(file.frames - n_frames, at_once), dtype="float32", always_2d=True)
         if not len(block_SC):
             break
-        blocks_S.append(block_SC[:, 0] if block_SC.shape[1] == 1 else block_SC.mean(axis=1))
+        blocks_S.append(block_SC[:, 0] if file.channels == 1 else block_SC.mean(axis=1))
         n_frames += len(block_SC)
         if limit is not None and n_frames > limit:
             raise AudioError(f"too long (over {max_seconds:g} s)")
-        if n_frames >= file.frames:
-            break
     if len(blocks_S) == 1:
         return blocks_S[0]
     return np.concatenate(blocks_S) if blocks_S else np.zeros(0, np.float32)

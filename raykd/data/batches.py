@@ -62,7 +62,7 @@ def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int, au
 
 
 def placeholder(utterance: Utterance, window_frames: int, pad_id: int) -> Batch:
-    """A batch for a worker that has no utterance of a global batch: it goes through the model but has no label, hence no gradient.
+    """A batch for a worker that has no utterance of a global batch: it passes through the model without label or gradient.
 
     Workers must run the same number of forward and backward passes, or collective operations would wait for ever.
     """

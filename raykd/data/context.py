@@ -8,7 +8,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
 @contextmanager
 def ray_data_settings(object_store_bytes: int | None = None, block_bytes: int | None = None) -> Iterator[None]:
-    """Datasets made inside keep the order of their rows, show no progress bars and print no plan.
+    """Datasets made inside keep the order of their rows and show no progress bars.
 
     Args:
         object_store_bytes: most object store memory that one dataset's blocks take; None: Ray's own limit.

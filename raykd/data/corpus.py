@@ -2,7 +2,7 @@
 
 A corpus is a folder on any pyarrow filesystem:
 
-- `shard-*.arrow`: Arrow IPC files, uncompressed, one record batch an utterance, so that the file's footer leads to a row in O(1);
+- `shard-*.arrow`: Arrow IPC files, uncompressed, one record batch an utterance, so that a row is found in O(1);
 - `index.parquet`: one row an utterance, sorted by id;
 - `rejects.parquet`: the rows that could not be used, with reason;
 - `corpus.json`: counts and what the corpus was made from. It is written last; a folder without it is no corpus.
@@ -179,9 +179,7 @@ def read_utterances(corpus_path: str, index: Index, positions: Sequence[int] | N
     return [utterance_of(row) for row in rows]
 
 
-def read_rows(
-    corpus_path: str, shard_names: Sequence[str], shards: Iterable[int], rows: Iterable[int]
-) -> list[pa.RecordBatch]:
+def read_rows(corpus_path: str, shard_names: Sequence[str], shards: Iterable[int], rows: Iterable[int]) -> list[pa.RecordBatch]:
     """One record batch of `SHARD_SCHEMA` for each (shard, row). Local shards are memory-mapped and not copied."""
     return [
         _open_shard(storage.join(corpus_path, shard_names[shard])).get_batch(int(row))

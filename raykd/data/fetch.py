@@ -1,4 +1,7 @@
-"""The part of the stream that runs in Ray tasks: the rows of some steps, read from the shards. Imports no torch, so tasks start fast."""
+"""The part of the stream that runs in Ray tasks: the rows of some steps, read from the shards.
+
+Imports no torch, so that tasks start fast.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ class FetchPlan:
         return slot_positions(self.order.global_batch(step), self.rank, self.world, self.micro_batches)
 
     def positions(self, step: int) -> Positions:
-        """All rows that this worker reads at a step: slot after slot, with the step's first utterance standing in for an empty slot."""
+        """All rows that this worker reads at a step, slot after slot; an empty slot gets the step's first utterance."""
         stand_in = self.order.global_batch(step)[:1]
         return np.concatenate([slot if len(slot) else stand_in for slot in self.slots(step)])
 

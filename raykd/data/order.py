@@ -20,9 +20,8 @@ class EpochOrder:
 
     Without a mix an epoch is a permutation of all utterances, drawn from (seed, epoch) and cut into batches; the last batch of
     an epoch is smaller when the batch size does not divide the number of utterances. With a mix an epoch has as many draws as
-    there are utterances, but each language has its share of them: an utterance of language l is drawn floor(d / n) or ceil(d / n)
-    times for the d draws of its n utterances, and those drawn once more take turns over the epochs, so that all are drawn equally
-    often in the long run.
+    there are utterances, but each language has its share of them: of n utterances with d draws each is drawn floor(d / n) or
+    ceil(d / n) times, and those drawn once more take turns over the epochs, so that all are drawn equally often in the end.
 
     Picklable and small: it holds one or two numbers an utterance.
     """
@@ -91,8 +90,8 @@ class EpochOrder:
 def slot_positions(global_batch: Positions, rank: int, world: int, micro_batches: int) -> list[Positions]:
     """The parts of a global batch that a worker takes, one for each of its micro-batches.
 
-    Rows are dealt out in turn to the `world * micro_batches` slots, so slots differ by one row at most; with fewer rows than slots
-    some are empty.
+    Rows are dealt out in turn to the `world * micro_batches` slots, so slots differ by one row at most; with fewer rows than
+    slots some are empty.
     """
     slots = world * micro_batches
     return [global_batch[micro * world + rank :: slots] for micro in range(micro_batches)]

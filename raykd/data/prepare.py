@@ -49,8 +49,8 @@ Progress = Callable[[int, int], None]
 def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Progress | None = None) -> Corpus:
     """The prepared corpus of a data section for a model's input; made on the Ray cluster at first use, kept in `cache_dir`.
 
-    A corpus is complete or not there: `corpus.json` is written last, and every other file either carries the name of its content
-    or is written whole. So runs that prepare the same corpus at once, and runs that were interrupted, do no harm.
+    A corpus is complete or not there: `corpus.json` is written last, and every other file is named by its content or written
+    whole. So runs that prepare the same corpus at once, and runs that were interrupted, do no harm.
 
     Raises:
         UserError: a source cannot be read, more rows than `max_reject_share` cannot be used, or the cache cannot be written.
@@ -160,9 +160,9 @@ def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     rejected = pa.concat_tables([ordered.filter(is_rejected), duplicates])
     rejected = rejected.sort_by([("id", "ascending"), ("order", "ascending")]).select(REJECT_COLUMNS)
     index = usable.filter(pa.array(~again)).select(_INDEX_COLUMNS)
-    columns = (index.column(name).to_pylist() for name in ("id", "language", "split"))
-    splits = pa.array(assign_splits(*columns, config), pa.string())
-    return index.set_column(_INDEX_COLUMNS.index("split"), "split", splits), rejected
+    ids, languages, splits = (index.column(name).to_pylist() for name in ("id", "language", "split"))
+    assigned = pa.array(assign_splits(ids, languages, splits, config), pa.string())
+    return index.set_column(_INDEX_COLUMNS.index("split"), "split", assigned), rejected
 
 
 def _count_splits(index: pa.Table) -> dict[str, Any]:

@@ -110,7 +110,9 @@ class ShardMaker:
         if characters == 0:
             raise RejectedError(rejects.NO_TEXT, text[:100])
         if characters < self.config.min_characters:
-            raise RejectedError(rejects.TEXT_TOO_SHORT, f"{characters} characters, data.min_characters={self.config.min_characters}")
+            raise RejectedError(
+                rejects.TEXT_TOO_SHORT, f"{characters} characters, data.min_characters={self.config.min_characters}"
+            )
         language = row["language"]
         if language not in self.encoder.languages:
             raise RejectedError(rejects.UNKNOWN_LANGUAGE, str(language))
@@ -152,7 +154,7 @@ def text_fits(characters: int, duration_s: float) -> bool:
     """Whether so much text can have been spoken in this time; if not, text and audio do not belong together.
 
     Too much: over 40 characters a second (fast speech has about 25), half a second granted for trimmed edges. Too little: under
-    half a character a second, five seconds granted for pauses; so a long clip with one word is doubted and a short one never is.
+    half a character a second, five seconds granted for pauses; so a long clip with one word is doubted, a short one never.
     """
     too_much = characters > _FASTEST_CHARACTERS_PER_S * (duration_s + _SLACK_S)
     too_little = characters < _SLOWEST_CHARACTERS_PER_S * (duration_s - _PAUSE_S)

@@ -22,7 +22,7 @@ def assign_splits(
     Without one an utterance is in `train`. A language that has no dev utterances gets those of its train utterances whose id
     hash is below `dev_share`; a language with none in `test_splits` gets the next `dev_share` as `test`; at least one each.
     Of all dev utterances the `max_dev_utterances` with the smallest hashes stay; of the others the source's own become
-    `dev_unused` and the carved ones go back to `train`. Since only hashes decide, adding data moves no utterance between splits.
+    `dev_unused` and the carved ones go back to `train`. Hashes decide, so more data moves hardly an utterance between splits.
     """
     assigned = np.array([split or "train" for split in splits], dtype=object)
     spoken = np.asarray(languages, dtype=object)

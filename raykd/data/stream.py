@@ -1,6 +1,6 @@
 """Batches of a run's steps, in order, for one worker: over Ray Data (`stream_steps`) or in this process (`local_steps`)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,12 +19,16 @@ from raykd.data.corpus import Corpus, Utterance, utterance_of
 from raykd.data.fetch import FetchPlan, fetch_steps
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
+from raykd.storage import is_remote
 
 _CPUS_PER_TASK = 0.25
 """Reading is waiting for disk or network, and training workers may hold most of the CPUs."""
 _TASKS_AT_ONCE = 2
-_ROWS_PER_TASK = 64
+_TASKS_AT_ONCE_REMOTE = 8
+"""A read from remote storage takes a hundred times longer than one from disk, nearly all of it waiting."""
+_ROWS_PER_TASK = 256
 _MOST_TASKS = 4000
+"""Ray Data makes all tasks of a dataset when it starts."""
 _BLOCK_BYTES = 16 << 20
 _STREAM_BYTES = 256 << 20
 """Most object store memory of one worker's stream: what is read ahead of training."""
@@ -129,13 +133,16 @@ def stream_steps(
         yield from _ahead(assembly.steps(steps, rows))
 
 
-def _stream_rows(plan: FetchPlan, steps: range) -> Iterator[Utterance]:
+def _stream_rows(plan: FetchPlan, steps: range) -> Generator[Utterance, None, None]:
     if not steps:
         return
     with ray_data_settings(_STREAM_BYTES, _BLOCK_BYTES):
         source = _Steps(plan, steps)
         dataset = ray.data.read_datasource(
-            source, num_cpus=_CPUS_PER_TASK, concurrency=_TASKS_AT_ONCE, override_num_blocks=source.tasks
+            source,
+            num_cpus=_CPUS_PER_TASK,
+            concurrency=min(_TASKS_AT_ONCE_REMOTE if is_remote(plan.corpus_path) else _TASKS_AT_ONCE, source.tasks),
+            override_num_blocks=source.tasks,
         )
     blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
     try:
@@ -164,7 +171,9 @@ class _Steps(Datasource):
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
-    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
         tasks = []
         for first in range(self._steps.start, self._steps.stop, self._steps_per_task):
             last = min(first + self._steps_per_task, self._steps.stop)

@@ -22,8 +22,8 @@ _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km", "yue", "bo"})
 class LabelEncoder:
     """Whisper labels for transcription without timestamps.
 
-    Picklable; the tokenizer is loaded at first use, once a process. Where words are separated by spaces the text starts with one,
-    as in Whisper's own output, so that teacher and label agree on the first token.
+    Picklable; the tokenizer is loaded at first use, once a process. Where words are separated by spaces the text starts with
+    one, as in Whisper's own output, so that teacher and label agree on the first token.
     """
 
     def __init__(self, tokenizer: str, revision: str | None = None) -> None:
@@ -34,7 +34,7 @@ class LabelEncoder:
         return LabelEncoder, (self.tokenizer, self.revision)
 
     def encode(self, text: str, language: str) -> list[int]:
-        """The whole sequence: `prefix(language)`, text tokens, end of text. Token-like text (`<|...|>`) is spelled out, not obeyed.
+        """The whole sequence: `prefix(language)`, text tokens, end of text. A token's name in the text is text.
 
         Raises:
             ValueError: the vocabulary has no such language.
@@ -100,7 +100,7 @@ class LabelEncoder:
         missing = [name for name in needed if name not in vocabulary]
         if missing:
             raise UserError(
-                f"{self.tokenizer}: not a Whisper tokenizer, it has no {missing[0]}; give the folder or hub id of a Whisper model"
+                f"{self.tokenizer}: not a Whisper tokenizer, it has no {missing[0]}; give the folder or hub id of a Whisper"
             )
         return vocabulary
 
@@ -116,7 +116,7 @@ def _load_tokenizer(tokenizer: str, revision: str | None) -> "WhisperTokenizer":
     at_hand = storage.local_copy(tokenizer) if storage.is_remote(tokenizer) else nullcontext(tokenizer)
     try:
         with at_hand as source:
-            return WhisperTokenizer.from_pretrained(source, revision=revision)
+            return WhisperTokenizer.from_pretrained(source, revision=revision or "main")
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -1,14 +1,12 @@
-"""Evaluating a model on a split: greedy transcripts from a pool of Ray workers or in this process, scored and summarised.
+"""Evaluating a model on a split: greedy transcripts from Ray workers or in this process, scored and summarised.
 
 Utterances are cut into batches before they are spread, so the transcripts do not depend on the number of workers.
 """
 
 import io
 import json
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,8 +28,8 @@ WORKER_CPUS = 0.05
 """CPUs that a worker reserves. It uses more (its share of the cores), but training workers that run at the same time hold most
 of the cluster's CPUs for as long as they live: a worker that asked for a whole one would never be scheduled, and training that
 waits for its scores would wait for ever. It is not 0 either: nodes that offer no CPUs (a cluster's head) are left alone."""
-_WORKER_START_S = 900
-_RESTARTS = 3
+_FIRST_RESULT_S = 900
+_RETRIES = 3
 
 Progress = Callable[[int, int], None]
 """Called with the number of utterances done and of all utterances."""
@@ -94,23 +92,30 @@ def evaluate_model(
     Raises:
         UserError: the split, model or weights are not there or do not fit, or no worker finds room.
     """
-    choice = ModelChoice(model, revision, weights, dtype)
     index = corpus.index(split)
     batches = plan_batches(index, config.batch_size, max_utterances)
     cluster = ray.cluster_resources()
     count = config.workers or int(cluster.get("GPU" if gpus_per_worker else "CPU", 1))
     count = max(1, min(count, len(batches)))
-    threads = max(1, int(cluster.get("CPU", 1)) // count)
-    shared = ray.put((choice, corpus.path, index, config.max_new_tokens))
-    worker_type = _Worker.options(num_cpus=WORKER_CPUS, num_gpus=gpus_per_worker)  # type: ignore[attr-defined]
-    workers = [worker_type.remote(shared, gpus_per_worker > 0, threads) for _ in range(count)]
+    job = _Job(
+        choice=ModelChoice(model, revision, weights, dtype),
+        corpus_path=corpus.path,
+        index=index,
+        max_new_tokens=config.max_new_tokens,
+        use_gpu=gpus_per_worker > 0,
+        threads=max(1, int(cluster.get("CPU", 1)) // count),
+    )
+    worker = _recognise.options(num_cpus=WORKER_CPUS, num_gpus=gpus_per_worker, scheduling_strategy="SPREAD")
+    shared = ray.put(job)
+    # Batches are sorted by length, so that taking turns shares them out evenly.
+    streams = [worker.remote(shared, dict(list(enumerate(batches))[number::count])) for number in range(count)]
     try:
-        results = _spread(workers, batches, progress)
+        results = _collect(streams, batches, progress)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
     finally:
-        for worker in workers:
-            ray.kill(worker)
+        for stream in streams:
+            ray.cancel(stream)
     return _scored(index, split, batches, results, config)
 
 
@@ -157,47 +162,43 @@ def plan_batches(index: Index, batch_size: int, max_utterances: int | None = Non
 _Result = tuple[list[str], float]
 
 
-@ray.remote(max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
-class _Worker:
-    """A recogniser in a Ray worker. It loads at first use, so that a restarted worker loads again."""
+@dataclass(frozen=True)
+class _Job:
+    """What all workers of an evaluation share."""
 
-    def __init__(self, shared: tuple[ModelChoice, str, Index, int], use_gpu: bool, threads: int):
-        torch.set_num_threads(threads)
-        self._choice, self._corpus_path, self._index, self._max_new_tokens = shared
-        self._device = torch.device("cuda" if use_gpu else "cpu")
-
-    @cached_property
-    def _recogniser(self) -> Recogniser:
-        return Recogniser(self._choice, self._device, self._max_new_tokens)
-
-    def ready(self) -> bool:
-        """Load the model."""
-        return self._recogniser is not None
-
-    def recognise(self, positions: np.ndarray) -> _Result:
-        """Transcripts of a batch, and the seconds they took."""
-        return self._recogniser.recognise(read_utterances(self._corpus_path, self._index, positions))
+    choice: ModelChoice
+    corpus_path: str
+    index: Index
+    max_new_tokens: int
+    use_gpu: bool
+    threads: int
 
 
-def _spread(workers: Sequence[Any], batches: Sequence[np.ndarray], progress: Progress | None) -> dict[int, _Result]:
-    """Each batch to the next free worker. Workers that are still waiting for room do not hold up the others."""
-    running = {worker.ready.remote(): (worker, -1) for worker in workers}
-    waiting = deque(range(len(batches)))
+@ray.remote(max_retries=_RETRIES)
+def _recognise(job: _Job, batches: dict[int, np.ndarray]) -> Iterator[tuple[int, _Result]]:
+    """One worker's batches by number. A task and not an actor: Ray gives the next evaluation's tasks the same processes, where
+    torch and transformers are already imported."""
+    torch.set_num_threads(job.threads)
+    recogniser = Recogniser(job.choice, torch.device("cuda" if job.use_gpu else "cpu"), job.max_new_tokens)
+    for number, positions in batches.items():
+        yield number, recogniser.recognise(read_utterances(job.corpus_path, job.index, positions))
+
+
+def _collect(streams: Sequence[Any], batches: Sequence[np.ndarray], progress: Progress | None) -> dict[int, _Result]:
+    """The workers' results as they come."""
+    running = list(streams)
     results: dict[int, _Result] = {}
-    started = False
-    while len(results) < len(batches):
-        done, _ = ray.wait(list(running), timeout=None if started else _WORKER_START_S)
-        if not done:
-            raise UserError(f"evaluation: no worker found {WORKER_CPUS} CPUs (and its GPU share) free in {_WORKER_START_S} s")
-        started = True
-        worker, number = running.pop(done[0])
-        result = ray.get(done[0])
-        if number >= 0:
-            results[number] = result
-            _tell(progress, results, batches)
-        if waiting:
-            number = waiting.popleft()
-            running[worker.recognise.remote(batches[number])] = (worker, number)
+    while running:
+        ready, _ = ray.wait(running, timeout=None if results else _FIRST_RESULT_S)
+        if not ready:
+            raise UserError(f"evaluation: no worker found {WORKER_CPUS} CPUs and its GPU share free in {_FIRST_RESULT_S} s")
+        try:
+            number, result = ray.get(next(ready[0]))
+        except StopIteration:
+            running.remove(ready[0])
+            continue
+        results[number] = result
+        _tell(progress, results, batches)
     return results
 
 

@@ -38,10 +38,10 @@ class ObjectiveOutput:
 class ObjectiveHead(nn.Module):
     """The objective as a module whose `weight` is the output head's, so that ZeRO-3 gathers it for this forward.
 
-    The weight may be tied to the token embedding: it is the same parameter, not a copy.
+    The weight is a parameter, the same one as the token embedding's where they are tied, and not a copy.
     """
 
-    def __init__(self, weight_VD: nn.Parameter, chunk_tokens: int | None = None) -> None:
+    def __init__(self, weight_VD: Tensor, chunk_tokens: int | None = None) -> None:
         super().__init__()
         self.weight = weight_VD
         self.chunk_tokens = chunk_tokens
@@ -82,14 +82,17 @@ def valid_positions(labels_BU: Tensor) -> Tensor:
     return (labels_BU.flatten() != IGNORED_LABEL).nonzero().squeeze(1)
 
 
-def default_chunk_tokens(device: torch.device) -> int:
-    """Tokens to a chunk, about 1.7 MB each at Whisper's vocabulary.
+def default_chunk_tokens(width: int, device: torch.device) -> int:
+    """Tokens to a chunk. The work on a chunk takes about 8 float32 tensors of chunk x vocabulary, 1.7 MB a token for Whisper.
 
-    CPU: measured with benchmarks/objective.py; smaller chunks stream the weight's gradient through memory too often, larger
-    ones leave the caches and make the allocator give pages back. GPU: large enough that kernel launches and that stream are a
-    small part of the softmaxes' time, at under 2 GB.
+    CPU: as many tokens as make that work about as large as the weight's gradient, which every chunk reads and writes once: fewer
+    would spend the time on that gradient, more would leave the caches for nothing (benchmarks/objective.py --sweep: flat from
+    32 at width 128, from 96 at width 1280). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the
+    gradient's pass through memory are a few per cent of the softmaxes' time.
     """
-    return 48 if device.type == "cpu" else 1024
+    if device.type != "cpu":
+        return 1024
+    return min(max(width // 8, 32), 96)
 
 
 def _loss_and_sums(
@@ -107,7 +110,7 @@ def _loss_and_sums(
         labels_N=labels_N,
         targets=targets,
         terms=terms,
-        chunk_tokens=chunk_tokens or default_chunk_tokens(device),
+        chunk_tokens=chunk_tokens or default_chunk_tokens(hidden_ND.shape[1], device),
         compute_dtype=torch.get_autocast_dtype(device.type) if autocast else weight_VD.dtype,
         wants_gradients=torch.is_grad_enabled(),
     )

@@ -22,8 +22,8 @@ class LogProbs:
         self.log_NV = log_NV
 
     @cached_property
-    def probs_NV(self) -> Tensor:
-        """The probabilities."""
+    def probs(self) -> Tensor:
+        """The probabilities, of shape NV."""
         return self.log_NV.exp()
 
 
@@ -37,7 +37,7 @@ def cross_entropy(
     if even:
         values_N -= even * log_NV.sum(-1)
     if into_NV is not None:
-        into_NV.add_(student.probs_NV, alpha=scale)
+        into_NV.add_(student.probs, alpha=scale)
         if even:
             into_NV.sub_(scale * even)
         into_NV.scatter_add_(1, label_N1, log_NV.new_full(label_N1.shape, -scale * (1 - label_smoothing)))
@@ -46,18 +46,18 @@ def cross_entropy(
 
 def kl(student: LogProbs, target: LogProbs, into_NV: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """KL(q || p) = sum q (log q - log p). Gradient: p - q."""
-    values_N = (target.log_NV - student.log_NV).mul_(target.probs_NV).sum(-1)
+    values_N = (target.log_NV - student.log_NV).mul_(target.probs).sum(-1)
     if into_NV is not None:
-        into_NV.add_(student.probs_NV, alpha=scale).sub_(target.probs_NV, alpha=scale)
+        into_NV.add_(student.probs, alpha=scale).sub_(target.probs, alpha=scale)
     return values_N
 
 
 def reverse_kl(student: LogProbs, target: LogProbs, into_NV: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """KL(p || q) = sum p (log p - log q). Gradient: p (log p - log q - KL)."""
-    share_NV = (student.log_NV - target.log_NV).mul_(student.probs_NV)
+    share_NV = (student.log_NV - target.log_NV).mul_(student.probs)
     values_N = share_NV.sum(-1)
     if into_NV is not None:
-        share_NV.addcmul_(student.probs_NV, values_N[:, None], value=-1)
+        share_NV.addcmul_(student.probs, values_N[:, None], value=-1)
         into_NV.add_(share_NV, alpha=scale)
     return values_N
 
@@ -69,10 +69,10 @@ def js(student: LogProbs, target: LogProbs, mix: float = 0.5, into_NV: Tensor | 
     underflowed on both sides gives 0 and not NaN.
     """
     log_m_NV = torch.logaddexp(target.log_NV + math.log(mix), student.log_NV + math.log(1 - mix))
-    target_N = (target.log_NV - log_m_NV).mul_(target.probs_NV).sum(-1)
-    share_NV = torch.sub(student.log_NV, log_m_NV, out=log_m_NV).mul_(student.probs_NV)
+    target_N = (target.log_NV - log_m_NV).mul_(target.probs).sum(-1)
+    share_NV = torch.sub(student.log_NV, log_m_NV, out=log_m_NV).mul_(student.probs)
     student_N = share_NV.sum(-1)
     if into_NV is not None:
-        share_NV.addcmul_(student.probs_NV, student_N[:, None], value=-1)
+        share_NV.addcmul_(student.probs, student_N[:, None], value=-1)
         into_NV.add_(share_NV, alpha=scale * (1 - mix))
     return mix * target_N + (1 - mix) * student_N

@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from raykd import storage
 from raykd.config import Config
 from raykd.tracking.history import JsonLines, read_json_lines
 from raykd.tracking.metrics import Metrics, package_versions
+from raykd.tracking.mlflow_model import log_whisper
 from raykd.tracking.mlflow_values import Point, flat_params, points_of_metrics, points_of_record
 from raykd.tracking.run_folder import RunFolder
 
@@ -155,7 +155,6 @@ class MlflowTracker:
         import mlflow
 
         if self._client is None:
-            mlflow.set_tracking_uri(self.uri)
             self._client = mlflow.MlflowClient(self.uri)
         if self._run_id is None:
             self._run_id = self._resumed_run_id() or self._new_run_id()
@@ -276,33 +275,8 @@ class MlflowTracker:
             self._client.log_artifact(self._run_id, str(copy), str(Path(name).parent) if "/" in name else None)
 
     def _log_student(self) -> None:
-        """The components are given one by one: from a bare folder MLflow would leave out the feature extractor.
-
-        The model is logged under an active run, because MLflow puts models without one into its default experiment, where
-        `runs:/<id>/student` does not find them.
-        """
-        import mlflow
-        from huggingface_hub import ModelCard
-        from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
-
-        versions = package_versions()
-        with storage.local_copy(self._run.student_dir) as folder, _without_progress_bars():
-            card = Path(folder) / "README.md"
-            parts = {
-                "model": WhisperForConditionalGeneration.from_pretrained(folder),
-                "tokenizer": AutoTokenizer.from_pretrained(folder),
-                "feature_extractor": AutoFeatureExtractor.from_pretrained(folder),
-            }
-            with mlflow.start_run(run_id=self._run_id, log_system_metrics=False):
-                mlflow.transformers.log_model(
-                    transformers_model=parts,
-                    name="student",
-                    task="automatic-speech-recognition",
-                    model_card=ModelCard.load(card) if card.exists() else None,
-                    pip_requirements=[
-                        f"{package}=={_public(versions[package])}" for package in ("transformers", "torch", "mlflow")
-                    ],
-                )
+        with storage.local_copy(self._run.student_dir) as folder:
+            log_whisper(folder, self.uri, str(self._run_id))
 
 
 def tracking_uri(config: Config) -> str:
@@ -329,26 +303,7 @@ def _drain(waiting: "queue.Queue[list[Point] | Job | None]") -> Iterator[list[Po
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else line[:197] + "..."
-
-
-def _public(version: str) -> str:
-    """A version as package indexes know it: 2.13.0 for 2.13.0+cpu."""
-    return version.partition("+")[0]
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws bars for every file it reads and writes; they would cut through ours."""
-    from transformers.utils import logging as transformers_logging
-
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
+    return line if len(line) <= 140 else line[:137] + "..."
 
 
 def _keep_mlflow_quiet() -> None:

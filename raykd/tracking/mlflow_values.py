@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -67,7 +68,12 @@ def _model_values(name: str, model: ModelMetrics) -> dict[str, Any]:
 def _points(values: Mapping[str, Any], step: int) -> list[Point]:
     now = int(time.time() * 1000)
     numbers = ((key, value) for key, value in values.items() if isinstance(value, int | float))
-    return [Point(key, float(value), now, step) for key, value in numbers if math.isfinite(value)]
+    return [Point(_allowed(key), float(value), now, step) for key, value in numbers if math.isfinite(value)]
+
+
+def _allowed(key: str) -> str:
+    """A name that MLflow takes: one that it refused would hold up all the others."""
+    return re.sub(r"[^\w.\- :/]", "_", key)[:250]
 
 
 def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:

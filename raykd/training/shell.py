@@ -13,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from raykd.data.order import EpochOrder
 from raykd.data.stream import StepBatches, stream_steps
 from raykd.errors import RunError
+from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.worker import TrainingJob, run_worker
@@ -39,7 +40,9 @@ class Mailbox:
 
 
 def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, on_record: Callable[[Record], None]) -> None:
-    """Train on the cluster until the plan is done. `on_record` is called on this thread's side for each record, in order.
+    """Train on the cluster until the plan is done. `on_record` is called in this thread for each record, in order.
+
+    `storage_path` is where Ray Train keeps its own notes; checkpoints are raykd's (`job.checkpoints`).
 
     A lost worker restarts the group, which goes on from the newest checkpoint, up to `cluster.max_failures` times.
 
@@ -58,7 +61,7 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
         ),
         run_config=RunConfig(
             name=f"train-{int(time.time() * 1000)}",
-            storage_path=storage_path,
+            storage_path=storage_path if is_remote(storage_path) else filesystem_of(storage_path)[1],
             failure_config=FailureConfig(max_failures=job.config.cluster.max_failures),
         ),
     )

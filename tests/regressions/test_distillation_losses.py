@@ -5,8 +5,8 @@ TRL is huggingface/trl, Liger linkedin/Liger-Kernel.
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from raykd.config.objective import KdRecipe
 from raykd.objectives.distribution import LogitsDistribution
@@ -41,7 +41,7 @@ def test_js_is_jensen_shannon() -> None:
     """TRL #5731: the fused JSD computed another loss."""
     p_NV, q_NV = (HIDDEN_ND @ WEIGHT_VD.T).softmax(-1), TEACHER_NV.softmax(-1)
     m_NV = (p_NV + q_NV) / 2
-    wanted = 0.5 * (F.kl_div(m_NV.log(), q_NV, reduction="sum") + F.kl_div(m_NV.log(), p_NV, reduction="sum"))
+    wanted = 0.5 * (functional.kl_div(m_NV.log(), q_NV, reduction="sum") + functional.kl_div(m_NV.log(), p_NV, reduction="sum"))
     torch.testing.assert_close(loss_of(slice(0, N), ResolvedTerm("js", "js")), wanted)
 
 
@@ -49,7 +49,7 @@ def test_kl_is_teacher_to_student_and_scaled_by_the_temperature_squared() -> Non
     """Liger's fused distillation leaves the factor out; swapped arguments give the reverse divergence."""
     log_p_NV, q_NV = (HIDDEN_ND @ WEIGHT_VD.T / 2).log_softmax(-1), (TEACHER_NV / 2).softmax(-1)
     term = ResolvedTerm("kl", "kl", student_temperature=2.0, target_temperature=2.0)
-    torch.testing.assert_close(loss_of(slice(0, N), term), 4 * F.kl_div(log_p_NV, q_NV, reduction="sum"))
+    torch.testing.assert_close(loss_of(slice(0, N), term), 4 * functional.kl_div(log_p_NV, q_NV, reduction="sum"))
 
 
 def test_gradients_reach_the_parameter_through_autograd() -> None:

@@ -265,8 +265,8 @@ REFUSED = {
     "data.source=nowhere": "data.source: nowhere does not exist; give a manifest, a tar, a folder, hf:NAME or demo",
     "data.source=[demo, nowhere]": "data.source[1]: nowhere does not exist; give a manifest, a tar, a folder, hf:NAME or demo",
     "data.source=run.yaml": "data.source: run.yaml is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder",
-    "data.source=s3://b/cv": (
-        "data.source: the kind of a remote folder is not guessed; write {kind: common_voice, path: s3://b/cv} or another kind"
+    "data.source=xyz://b/cv": (
+        "data.source: xyz://b/cv: cannot be opened as a filesystem (Unrecognized filesystem type in URI: xyz://b/cv)"
     ),
 }
 

@@ -3,13 +3,13 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from tests.corpora import clip, make_corpus, row, speech_format, table
 
 from raykd.config.data import DataConfig
 from raykd.data.audio import decode_audio
@@ -19,6 +19,7 @@ from raykd.data.shards import ShardMaker, text_fits
 from raykd.data.splits import UNUSED_DEV, assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
+from tests.corpora import clip, make_corpus, row, speech_format, table
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def silence() -> bytes:
     return buffer.getvalue()
 
 
-BAD_ROWS = [
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"problem": "no transcript", "text": None}, "no transcript"),
     ({"audio": b"not audio"}, "unreadable audio"),
     ({"audio": silence()}, "silent audio"),
@@ -111,7 +112,9 @@ def test_first_usable_row_of_an_id_is_kept(tmp_path: Path, tiny_whisper_dir: Pat
 
 
 def test_too_many_rejects_stop_with_the_commonest_reasons(tmp_path: Path, tiny_whisper_dir: Path) -> None:
-    rows = [row(number) for number in range(5)] + [row(10 + number, audio=b"broken") for number in range(3)] + [row(20, text="?")]
+    rows = (
+        [row(number) for number in range(5)] + [row(10 + number, audio=b"broken") for number in range(3)] + [row(20, text="?")]
+    )
     with pytest.raises(UserError) as caught:
         make_corpus(tmp_path, tiny_whisper_dir, rows)
     message = str(caught.value)
@@ -155,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, tiny_whisper_d
         maker.make_shard(table([row(0)]))
 
 
-def splits_of(counts: dict[tuple[str, str | None], int], **config: object) -> tuple[list[str], np.ndarray]:
+def splits_of(counts: dict[tuple[str, str | None], int], **config: Any) -> tuple[list[str], np.ndarray]:
     rows = [(language, split) for (language, split), count in counts.items() for _ in range(count)]
     ids = [f"id-{number}" for number in range(len(rows))]
     data = DataConfig.model_validate({"source": "unused.jsonl", **config})

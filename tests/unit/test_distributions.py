@@ -18,7 +18,7 @@ def head() -> HeadDistribution:
 
 
 @pytest.fixture
-def logits_NV() -> torch.Tensor:
+def logits() -> torch.Tensor:
     return torch.randn(N, V, generator=torch.Generator().manual_seed(1)) * 3
 
 
@@ -30,14 +30,14 @@ def test_head_is_the_softmax_of_its_logits(head: HeadDistribution, temperature: 
 
 
 def test_head_and_logits_agree(head: HeadDistribution) -> None:
-    logits = LogitsDistribution(head.hidden_ND @ head.weight_VD.T)
-    assert logits.shape == head.shape
-    torch.testing.assert_close(logits.log_probs(CHUNK, 3.0), head.log_probs(CHUNK, 3.0))
+    same = LogitsDistribution(head.hidden_ND @ head.weight_VD.T)
+    assert same.shape == head.shape
+    torch.testing.assert_close(same.log_probs(CHUNK, 3.0), head.log_probs(CHUNK, 3.0))
 
 
 @pytest.mark.parametrize(("dtype", "out"), [("bfloat16", "float32"), ("float16", "float32"), ("float64", "float64")])
-def test_softmax_is_taken_in_float32_or_wider(logits_NV: torch.Tensor, dtype: str, out: str) -> None:
-    narrow_NV = logits_NV.to(getattr(torch, dtype))
+def test_softmax_is_taken_in_float32_or_wider(logits: torch.Tensor, dtype: str, out: str) -> None:
+    narrow_NV = logits.to(getattr(torch, dtype))
     log_NV = LogitsDistribution(narrow_NV).log_probs(slice(0, N), 1.0)
     assert log_NV.dtype == getattr(torch, out)
     torch.testing.assert_close(log_NV.exp().sum(-1), torch.ones(N, dtype=log_NV.dtype))
@@ -48,27 +48,27 @@ def test_a_distribution_never_carries_a_gradient(head: HeadDistribution) -> None
     assert not head.log_probs(CHUNK, 1.0).requires_grad
 
 
-def test_an_impossible_token_is_finite(logits_NV: torch.Tensor) -> None:
-    logits_NV[:, 3] = -math.inf
-    log_NV = LogitsDistribution(logits_NV).log_probs(slice(0, N), 1.0)
+def test_an_impossible_token_is_finite(logits: torch.Tensor) -> None:
+    logits[:, 3] = -math.inf
+    log_NV = LogitsDistribution(logits).log_probs(slice(0, N), 1.0)
     assert torch.isfinite(log_NV).all()
     assert (log_NV.exp()[:, 3] == 0).all()
 
 
-def test_the_callers_logits_stay_as_they_are(logits_NV: torch.Tensor) -> None:
-    before_NV = logits_NV.clone()
-    MixtureDistribution([(0.5, LogitsDistribution(logits_NV)), (0.5, LogitsDistribution(logits_NV))]).log_probs(CHUNK, 1.0)
-    assert torch.equal(logits_NV, before_NV)
+def test_the_callers_logits_stay_as_they_are(logits: torch.Tensor) -> None:
+    before_NV = logits.clone()
+    MixtureDistribution([(0.5, LogitsDistribution(logits)), (0.5, LogitsDistribution(logits))]).log_probs(CHUNK, 1.0)
+    assert torch.equal(logits, before_NV)
 
 
-def test_mixture_is_the_weighted_sum_of_its_parts_at_that_temperature(head: HeadDistribution, logits_NV: torch.Tensor) -> None:
-    parts: list[tuple[float, TokenDistribution]] = [(0.3, head), (0.7, LogitsDistribution(logits_NV))]
+def test_mixture_is_the_weighted_sum_of_its_parts_at_that_temperature(head: HeadDistribution, logits: torch.Tensor) -> None:
+    parts: list[tuple[float, TokenDistribution]] = [(0.3, head), (0.7, LogitsDistribution(logits))]
     wanted_NV = sum(weight * part.log_probs(CHUNK, 2.0).exp() for weight, part in parts)
     torch.testing.assert_close(MixtureDistribution(parts).log_probs(CHUNK, 2.0).exp(), wanted_NV)
 
 
-def test_mixture_of_one_is_that_one(head: HeadDistribution, logits_NV: torch.Tensor) -> None:
-    mixture = MixtureDistribution([(1.0, head), (0.0, LogitsDistribution(logits_NV))])
+def test_mixture_of_one_is_that_one(head: HeadDistribution, logits: torch.Tensor) -> None:
+    mixture = MixtureDistribution([(1.0, head), (0.0, LogitsDistribution(logits))])
     assert torch.equal(mixture.log_probs(CHUNK, 1.0), head.log_probs(CHUNK, 1.0))
 
 

@@ -1,7 +1,8 @@
+import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,22 @@ from raykd.tracking.run_folder import RunFolder
 from tests.unit.example_run import eval_record, example_config, example_metrics, make_run, train_record
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new SQLite store; making its tables takes seconds, so it is made once and copied."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def own_store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store of its own for each test; artifacts land in tmp_path/mlruns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    yield f"sqlite:///{tmp_path}/mlflow.db"
-    mlflow.set_tracking_uri(None)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def config_with(tmp_path: Path, **changes: Any) -> Config:
@@ -97,7 +106,9 @@ def test_children_hang_under_their_parent(tmp_path: Path, own_store: str) -> Non
     parent.close()
     child = MlflowTracker(config, RunFolder.create(config), parent_run_id=parent.run_id)
     child.close()
-    assert mlflow.MlflowClient(own_store).get_parent_run(str(child.run_id)).info.run_id == parent.run_id
+    stored_parent = mlflow.MlflowClient(own_store).get_parent_run(str(child.run_id))
+    assert stored_parent is not None
+    assert stored_parent.info.run_id == parent.run_id
 
 
 def test_system_metrics_are_sampled(tmp_path: Path, own_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +177,9 @@ def test_a_student_that_cannot_be_logged_is_said_and_the_run_ends_well(tmp_path:
     assert mlflow.MlflowClient(own_store).get_run(str(tracker.run_id)).info.status == "FINISHED"
 
 
-def test_the_logged_student_loads_and_transcribes(tmp_path: Path, tiny_whisper_dir: Path) -> None:
+def test_the_logged_student_loads_and_transcribes(
+    tmp_path: Path, tiny_whisper_dir: Path, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_with(tmp_path)
     run = RunFolder.create(config)
     shutil.copytree(tiny_whisper_dir, run.student_dir)
@@ -175,6 +188,8 @@ def test_the_logged_student_loads_and_transcribes(tmp_path: Path, tiny_whisper_d
     tracker.log_student()
     tracker.close()
     assert lines == []
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own_store)
     recognise = mlflow.transformers.load_model(f"runs:/{tracker.run_id}/student")
     noise_S = np.random.default_rng(0).normal(size=32_000).astype(np.float32)
     heard = recognise({"raw": noise_S, "sampling_rate": 16_000}, generate_kwargs={"language": "cs", "max_new_tokens": 8})
@@ -201,4 +216,12 @@ def test_numbers_that_are_none_or_not_finite_are_not_sent() -> None:
     assert "train/lr" in keys
     assert not {"train/loss", "train/grad_norm"} & keys
     assert points_of_record({"kind": "event", "step": 1}) == []
+
+
+def test_metric_names_are_ones_that_mlflow_takes() -> None:
+    keys = {point.key for point in points_of_record(train_record(1, terms={"kl@2 (easy)": 1.0}, weights={}))}
+    assert "train/kl_2 _easy_" in keys
+
+
+def test_final_numbers_belong_to_the_last_step() -> None:
     assert {point.step for point in points_of_metrics(example_metrics())} == {40}

@@ -1,5 +1,4 @@
 import io
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -17,7 +16,7 @@ class Clock:
 
 
 @pytest.fixture
-def out() -> Iterator[io.StringIO]:
+def out() -> io.StringIO:
     return io.StringIO()
 
 

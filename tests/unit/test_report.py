@@ -120,3 +120,9 @@ def test_objectives_in_words(tmp_path: Path) -> None:
     terms = [{"kind": "ce"}, {"kind": "kl", "weight": {"kind": "linear", "start": 1.0, "end": 0.1}}]
     config = example_config(tmp_path, objective={"recipe": "terms", "terms": terms})
     assert objective_text(json.loads(config.model_dump_json())) == "1.0 · ce + 1.0 → 0.1 (linear) · kl"
+
+
+def test_an_event_without_text_is_shown_by_its_name(tmp_path: Path) -> None:
+    run = make_run(example_config(tmp_path))
+    HistoryWriter(run.history_path).record({"kind": "event", "event": "resumed"})
+    assert "resumed" in text_of(report_of(run))

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from raykd.objectives.terms import LogProbs, cross_entropy, js, kl, reverse_kl
 
@@ -45,31 +45,31 @@ def test_value_and_gradient(name: str) -> None:
     ours, explicit = DIVERGENCES[name]
     student_NV, target_NV = logits(0).requires_grad_(), logits(1).log_softmax(-1)
     wanted_N = explicit(student_NV.log_softmax(-1), target_NV)
-    wanted_N.sum().backward()
+    (wanted_NV,) = torch.autograd.grad(wanted_N.sum(), student_NV)
 
     before_NV = logits(2)
     into_NV = before_NV.clone()
     student = LogProbs(student_NV.detach().log_softmax(-1))
     values_N = ours(student, LogProbs(target_NV), into_NV=into_NV, scale=0.3)
     torch.testing.assert_close(values_N, wanted_N.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(into_NV, before_NV + 0.3 * student_NV.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(into_NV, before_NV + 0.3 * wanted_NV, rtol=1e-12, atol=1e-12)
     assert torch.equal(ours(student, LogProbs(target_NV)), values_N)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_cross_entropy_is_pytorchs(smoothing: float) -> None:
     student_NV, labels_N = logits(0).requires_grad_(), torch.arange(N) % V
-    wanted_N = F.cross_entropy(student_NV, labels_N, reduction="none", label_smoothing=smoothing)
-    wanted_N.sum().backward()
+    wanted_N = functional.cross_entropy(student_NV, labels_N, reduction="none", label_smoothing=smoothing)
+    (wanted_NV,) = torch.autograd.grad(wanted_N.sum(), student_NV)
     into_NV = torch.zeros(N, V, dtype=torch.float64)
     values_N = cross_entropy(LogProbs(student_NV.detach().log_softmax(-1)), labels_N, smoothing, into_NV, scale=2.0)
     torch.testing.assert_close(values_N, wanted_N.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(into_NV, 2 * student_NV.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(into_NV, 2 * wanted_NV, rtol=1e-12, atol=1e-12)
 
 
 def test_kl_is_pytorchs() -> None:
     student, target = log_probs(0), log_probs(1)
-    wanted_N = F.kl_div(student.log_NV, target.log_NV, log_target=True, reduction="none").sum(-1)
+    wanted_N = functional.kl_div(student.log_NV, target.log_NV, log_target=True, reduction="none").sum(-1)
     torch.testing.assert_close(kl(student, target), wanted_N)
 
 
@@ -89,9 +89,9 @@ def test_js_is_symmetric_at_one_half_and_bounded_by_log_2() -> None:
 
 
 def test_js_tends_to_kl_and_reverse_kl() -> None:
-    a, b = log_probs(0), log_probs(1)
-    torch.testing.assert_close(js(a, b, mix=1e-6) / 1e-6, kl(a, b), rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(js(a, b, mix=1 - 1e-6) / 1e-6, reverse_kl(a, b), rtol=1e-3, atol=1e-6)
+    a, b = (LogProbs((logits(seed) / 8).log_softmax(-1)) for seed in (0, 1))
+    torch.testing.assert_close(js(a, b, mix=1e-6) / 1e-6, kl(a, b), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(js(a, b, mix=1 - 1e-6) / 1e-6, reverse_kl(a, b), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)

@@ -21,7 +21,7 @@ def encoder(tiny_whisper_dir: Path) -> LabelEncoder:
 
 @pytest.fixture(scope="module")
 def english_only(tmp_path_factory: pytest.TempPathFactory) -> LabelEncoder:
-    """A tokenizer laid out as openai/whisper-tiny.en's: GPT-2's end of text 50256, then the special tokens, languages included."""
+    """A tokenizer laid out as openai/whisper-tiny.en's: end of text is GPT-2's 50256, then come the special tokens."""
     folder = tmp_path_factory.mktemp("english-only")
     letters = {chr(code): code - 33 for code in range(33, 127)} | {"Ġ": 94}
     fillers = {f"filler{number}": number for number in range(95, 50256)}
@@ -51,7 +51,9 @@ def test_english_only_prefix_has_neither(english_only: LabelEncoder) -> None:
         english_only.encode("ahoj", "cs")
 
 
-@pytest.mark.parametrize(("text", "language"), [("Dobrý den, světe!", "cs"), ("it's 9:30", "en"), ("สวัสดี", "th"), ("你好", "zh")])
+@pytest.mark.parametrize(
+    ("text", "language"), [("Dobrý den, světe!", "cs"), ("it's 9:30", "en"), ("สวัสดี", "th"), ("你好", "zh")]
+)
 def test_text_survives_the_round_trip(encoder: LabelEncoder, text: str, language: str) -> None:
     assert encoder.decode(encoder.encode(text, language)) == text
 

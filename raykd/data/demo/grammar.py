@@ -25,12 +25,12 @@ class Grammar:
     def __init__(self, language: str, slots: Mapping[str, str | Sequence[str]], **kinds: str) -> None:
         """`language` is Whisper's code; a slot is a sequence or comma-separated text; a kind has one template a line."""
         self.language = language
-        self._slots = {name: phrases(slot) if isinstance(slot, str) else tuple(slot) for name, slot in slots.items()}
-        self._templates = {kind: tuple(line.strip() for line in text.strip().splitlines()) for kind, text in kinds.items()}
+        filled = {name: phrases(slot) if isinstance(slot, str) else tuple(slot) for name, slot in slots.items()}
+        self._templates = {kind: [_Template(line, filled) for line in text.strip().splitlines()] for kind, text in kinds.items()}
 
     def size(self, kind: str) -> int:
         """Number of sentences of a kind."""
-        return sum(self._size(template) for template in self._templates[kind])
+        return sum(template.size for template in self._templates[kind])
 
     def sentence(self, kind: str, number: int) -> str:
         """The sentence of a kind with that number, from 0 to `size(kind)` - 1.
@@ -39,24 +39,26 @@ class Grammar:
             IndexError: there are fewer sentences.
         """
         for template in self._templates[kind]:
-            size = self._size(template)
-            if number < size:
-                return self._fill(template, number)
-            number -= size
+            if number < template.size:
+                return template.fill(number)
+            number -= template.size
         raise IndexError(f"{self.language} has {self.size(kind)} sentences of kind {kind}")
 
-    def _names(self, template: str) -> list[str]:
-        return list(dict.fromkeys(_SLOT.findall(template)))
 
-    def _size(self, template: str) -> int:
-        return prod(len(self._slots[name]) for name in self._names(template))
+class _Template:
+    """A line of text with slots; filling n chooses phrases by the digits of n in the mixed radix of the slots' lengths."""
 
-    def _fill(self, template: str, number: int) -> str:
+    def __init__(self, line: str, slots: Mapping[str, tuple[str, ...]]) -> None:
+        self._text = line.strip()
+        self._slots = {name: slots[name] for name in _SLOT.findall(self._text)}
+        self.size = prod(len(slot) for slot in self._slots.values())
+
+    def fill(self, number: int) -> str:
         chosen = {}
-        for name in self._names(template):
-            number, choice = divmod(number, len(self._slots[name]))
-            chosen[name] = self._slots[name][choice]
-        return template.format_map(chosen)
+        for name, slot in self._slots.items():
+            number, choice = divmod(number, len(slot))
+            chosen[name] = slot[choice]
+        return self._text.format_map(chosen)
 
 
 def phrases(text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from raykd.config.data import (
     Source,
     WebDatasetSource,
 )
-from raykd.data.files import child
+from raykd.data.files import child, read_error
 from raykd.data.languages import configured_language
 from raykd.data.sources.audio_folder import audio_folder_parts
 from raykd.data.sources.common_voice import common_voice_parts
@@ -65,6 +65,18 @@ def source_parts(source: Source, config: DataConfig, prefix: str = "") -> list[P
     Raises:
         UserError: the source cannot be used.
     """
+    try:
+        return _parts(source, config, prefix)
+    except OSError as error:  # a bucket that does not answer, a file that went away
+        raise read_error("data.source" if isinstance(source, DemoSource) else source.path, error) from None
+
+
+def read_part(part: Part) -> Iterator[pa.Table]:
+    """A part as Arrow tables of `SCHEMA`, without Ray."""
+    return tables(part.rows())
+
+
+def _parts(source: Source, config: DataConfig, prefix: str) -> list[Part]:
     language = configured_language(config.language, "data.language")
     if isinstance(source, ManifestSource):
         return manifest_parts(source.path, prefix, language)
@@ -82,8 +94,3 @@ def source_parts(source: Source, config: DataConfig, prefix: str = "") -> list[P
         return webdataset_parts(source.path, prefix, own or language)
     assert isinstance(source, HuggingFaceSource)
     return huggingface_parts(source, prefix, own or language)
-
-
-def read_part(part: Part) -> Iterator[pa.Table]:
-    """A part as Arrow tables of `SCHEMA`, without Ray."""
-    return tables(part.rows())

@@ -1,8 +1,8 @@
 """Hugging Face data sets: by hub name, a local dataset repository, or a `save_to_disk` folder.
 
 Audio stays encoded (`Audio(decode=False)`), so torchcodec is not needed. Parquet files, local or on the hub, are read by our
-own reader; `datasets` only says which they are. Ids are file and row, never an `id` column: in FLEURS, for one, the recordings
-of a sentence by several speakers share their `id`.
+own reader; `datasets` only says which they are. Ids are file and row (or the path of audio that is not embedded), never an `id`
+column: in FLEURS, for one, the recordings of a sentence by several speakers share their `id`.
 """
 
 import json
@@ -42,7 +42,9 @@ class ArrowPart:
             for fields in self._fields():
                 yield utterance(fields, f"{self.file.name}:{number}", self.origin)
                 number += 1
-        except pa.ArrowInvalid:
+        except (OSError, pa.ArrowInvalid):
+            if is_remote(self.file.path):  # it may be the connection, so nothing is known about the file
+                raise
             yield utterance({}, f"{self.file.name}:{number}", self.origin, "unreadable rest of an Arrow file")
 
     def _fields(self) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,243 @@
+"""Demo corpora: sentences of the grammars, spoken and recorded, as Parquet shards with utterance columns.
+
+An utterance is a pure function of (seed, id), whatever the hours, the shards and the machines. A sentence belongs to one
+split: a permutation drawn from the seed gives the first tenth of each kind's sentences to test, the next to dev and the rest
+to train, where sentences come back, spoken otherwise, once all have been used. test_ood has kinds and voices of its own, and
+a room with noise.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import soundfile
+
+from raykd.config.data import DemoSource
+from raykd.data.demo.effects import in_room, recorded, with_noise
+from raykd.data.demo.grammar import KINDS, UNSEEN_KINDS
+from raykd.data.demo.languages import GRAMMARS
+from raykd.data.demo.speech import UNSEEN_VARIANTS, VARIANTS, Voice, speak
+from raykd.data.format import SAMPLE_RATE
+from raykd.errors import UserError
+from raykd.storage import exists, join, list_dir, read_bytes, write_bytes, write_text
+
+SPLITS = ("train", "dev", "test", "test_ood")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("audio", pa.large_binary()),
+        ("path", pa.string()),
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("duration_s", pa.float64()),
+        ("split", pa.string()),
+        ("kind", pa.string()),
+        ("voice", pa.string()),
+    ]
+)
+_COMMIT_MARK = "demo.json"
+_SHARD_S = 300.0
+_SCORED_SHARE = 0.05
+_LEAST_SCORED_S, _LEAST_SCORED_S_PER_LANGUAGE, _MOST_SCORED_S_PER_LANGUAGE = 250.0, 60.0, 600.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file: utterances of a split until they last `seconds`."""
+
+    split: str
+    number: int
+    of: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """File name, such as `train-00003-of-00012.parquet`."""
+        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.parquet"
+
+
+def ensure_demo_corpus(source: DemoSource, cache_dir: str) -> str:
+    """The cached folder of the corpus's Parquet shards, written if it is not complete.
+
+    Raises:
+        UserError: as `write_demo_corpus`.
+    """
+    folder = demo_corpus_dir(source, cache_dir)
+    write_demo_corpus(source, folder)
+    return folder
+
+
+def demo_corpus_dir(source: DemoSource, cache_dir: str) -> str:
+    """Where `ensure_demo_corpus` keeps a corpus: a folder named by its settings and by the code that makes it."""
+    key = hashlib.sha256(json.dumps(_settings(source), sort_keys=True).encode()).hexdigest()[:16]
+    return join(cache_dir, "demo", key)
+
+
+def write_demo_corpus(source: DemoSource, out: str) -> dict[str, dict[str, float]]:
+    """Write the corpus into a folder, on Ray's workers when Ray is initialised; a complete corpus of these settings is kept.
+
+    Returns:
+        split -> {"utterances", "hours"}.
+
+    Raises:
+        UserError: unknown language or kind; `out` holds something else or cannot be written.
+    """
+    check_source(source)
+    settings, mark = _settings(source), join(out, _COMMIT_MARK)
+    if exists(mark):
+        written = json.loads(read_bytes(mark))
+        if written["settings"] != settings:
+            raise UserError(f"{out}: holds demo speech with other settings; remove the folder or give another one")
+        return written["splits"]
+    shards = plan_shards(source)
+    strange = {name for name in list_dir(out) if name.endswith(".parquet")} - {shard.name for shard in shards}
+    if strange:
+        raise UserError(f"{out}: holds {min(strange)}, which is not of this corpus; remove it or give another folder")
+    splits = {split: {"utterances": 0.0, "hours": 0.0} for split in SPLITS}
+    try:
+        for shard, table in zip(shards, _tables(source, shards), strict=True):
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, compression="none")
+            write_bytes(join(out, shard.name), buffer.getvalue())
+            splits[shard.split]["utterances"] += len(table)
+            splits[shard.split]["hours"] += sum(table["duration_s"].to_pylist()) / 3600
+        write_text(mark, json.dumps({"settings": settings, "splits": splits}, indent=2))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); give a folder you can write to") from None
+    return splits
+
+
+def check_source(source: DemoSource) -> None:
+    """Refuse languages and kinds that there are not.
+
+    Raises:
+        UserError: names them and lists the known ones.
+    """
+    for key, given, known in (("languages", source.languages, tuple(GRAMMARS)), ("kinds", source.kinds, KINDS)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise UserError(f"data.source.{key}: demo speech has no {', '.join(unknown)}; choose from {', '.join(known)}")
+
+
+def plan_shards(source: DemoSource) -> list[Shard]:
+    """The shards of a corpus: `hours` of train, and a twentieth of that for each other split, but neither few nor many."""
+    n_languages = len(set(source.languages))
+    train_s = 3600 * source.hours
+    scored_s = max(_SCORED_SHARE * train_s, _LEAST_SCORED_S, n_languages * _LEAST_SCORED_S_PER_LANGUAGE)
+    scored_s = min(scored_s, n_languages * _MOST_SCORED_S_PER_LANGUAGE, train_s)
+    shards = []
+    for split in SPLITS:
+        seconds = train_s if split == "train" else scored_s
+        of = math.ceil(seconds / _SHARD_S)
+        shards += [Shard(split, number, of, seconds / of) for number in range(of)]
+    return shards
+
+
+def shard_table(source: DemoSource, shard: Shard) -> pa.Table:
+    """The utterances of a shard, with `SCHEMA`: a pure function of its arguments."""
+    rows: list[dict[str, Any]] = []
+    seconds = 0.0
+    for language, kind, item in _items(source, shard):
+        if seconds >= shard.seconds:
+            break
+        rows.append(make_utterance(source.seed, shard.split, language, kind, item))
+        seconds += rows[-1]["duration_s"]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def make_utterance(seed: int, split: str, language: str, kind: str, item: int) -> dict[str, Any]:
+    """One spoken sentence as a row of `SCHEMA`; `item` counts the utterances of a language and kind within the split."""
+    identity = f"demo{seed}-{language}-{split}-{kind}-{item:06d}"
+    rng = _rng(identity)
+    unseen = split == "test_ood"
+    text = _sentence(seed, split, language, kind, item)
+    voice = Voice(
+        language=language,
+        variant=str(rng.choice(UNSEEN_VARIANTS if unseen else VARIANTS)),
+        rate=int(rng.integers(140, 191)),
+        pitch=int(rng.integers(35, 66)),
+        pitch_range=int(rng.integers(35, 66)),
+    )
+    samples_S = recorded(speak(text, voice), rng)
+    if unseen:
+        samples_S = with_noise(in_room(samples_S, rng), rng)
+    flac = io.BytesIO()
+    soundfile.write(flac, np.clip(samples_S, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return {
+        "id": identity,
+        "audio": flac.getvalue(),
+        "path": None,
+        "text": text,
+        "language": language,
+        "duration_s": len(samples_S) / SAMPLE_RATE,
+        "split": split,
+        "kind": kind,
+        "voice": voice.name,
+    }
+
+
+def _items(source: DemoSource, shard: Shard) -> Iterator[tuple[str, str, int]]:
+    """Language, kind and item number of a shard's utterances, without end: all pairs in turn, no number in two shards.
+
+    Each shard starts at another pair, so that the pairs come out even although shards end within a turn.
+    """
+    kinds = UNSEEN_KINDS if shard.split == "test_ood" else source.kinds or KINDS
+    pairs = [(language, kind) for kind in dict.fromkeys(kinds) for language in dict.fromkeys(source.languages)]
+    start = shard.number * len(pairs) // shard.of
+    for turn in itertools.count():
+        for language, kind in pairs[start:] + pairs[:start]:
+            yield language, kind, shard.number + shard.of * turn
+
+
+def _sentence(seed: int, split: str, language: str, kind: str, item: int) -> str:
+    order = _order(seed, language, kind)
+    tenth = len(order) // 10
+    pool = {"test": order[:tenth], "dev": order[tenth : 2 * tenth], "train": order[2 * tenth :], "test_ood": order}[split]
+    return GRAMMARS[language].sentence(kind, int(pool[item % len(pool)]))
+
+
+@lru_cache
+def _order(seed: int, language: str, kind: str) -> np.ndarray:
+    """The sentence numbers of a kind in random order."""
+    return _rng(f"demo{seed}-{language}-{kind}").permutation(GRAMMARS[language].size(kind))
+
+
+def _rng(identity: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(identity.encode()).digest()[:16]))
+
+
+def _tables(source: DemoSource, shards: list[Shard]) -> Iterator[pa.Table]:
+    """The tables of the shards, in order; with Ray a few of them at a time are made ahead."""
+    if not ray.is_initialized():
+        yield from (shard_table(source, shard) for shard in shards)
+        return
+    task = ray.remote(shard_table)
+    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    futures = [task.remote(source, shard) for shard in shards[:ahead]]
+    for number in range(len(shards)):
+        table = ray.get(futures.pop(0))
+        if number + ahead < len(shards):
+            futures.append(task.remote(source, shards[number + ahead]))
+        yield table
+
+
+def _settings(source: DemoSource) -> dict[str, Any]:
+    """Everything that a corpus depends on: what was asked for, the code here, and the packages that spell and speak."""
+    folder = Path(__file__).parent
+    code = hashlib.sha256()
+    for file in sorted(folder.glob("**/*.py")):
+        code.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    packages = {name: version(name) for name in ("espeakng-loader", "num2words")}
+    return {"source": source.model_dump(mode="json"), "code": code.hexdigest(), "packages": packages}

@@ -1,0 +1,457 @@
+"""Every kind of source, in its genuine layout, read without Ray."""
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from raykd.config.data import DataConfig
+from raykd.data.audio import decode_audio, open_audio
+from raykd.data.sources import all_parts, read_part
+from raykd.data.sources.part import PART_ROWS
+from raykd.data.utterances import SCHEMA
+from raykd.errors import UserError
+
+Row = dict[str, Any]
+
+
+def clip(hz: float, kind: str = "WAV", rate: int = 16_000) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, 0.5 * np.sin(2 * np.pi * hz * np.arange(rate // 5) / rate), rate, format=kind)
+    return stream.getvalue()
+
+
+def read(*sources: str | Mapping[str, Any], language: str | None = None) -> list[Row]:
+    config = DataConfig.model_validate({"source": list(sources), "language": language})
+    rows: list[Row] = []
+    for part in all_parts(config):
+        for table in read_part(part):
+            assert table.schema == SCHEMA
+            rows += table.to_pylist()
+    return rows
+
+
+def by_id(rows: Sequence[Row]) -> dict[str, Row]:
+    found = {row["id"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def audible(row: Row) -> bool:
+    return len(decode_audio(open_audio(row))) > 0
+
+
+def mistake(source: str | Mapping[str, Any], language: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read(source, language=language)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> str:
+    path.write_text(
+        "".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
+    return str(path)
+
+
+# --- manifests ---
+
+
+def test_jsonl_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.flac").write_bytes(clip(300, "FLAC"))
+    row = {"audio": "clips/a.flac", "text": " dobrý den ", "language": "cs-CZ", "duration": 0.2, "split": "validation"}
+    (got,) = read(write_jsonl(tmp_path / "m.jsonl", [row]))
+    assert got == {
+        "id": "clips/a.flac",
+        "audio": None,
+        "path": str(tmp_path / "clips/a.flac"),
+        "text": "dobrý den",
+        "language": "cs",
+        "duration_s": 0.2,
+        "split": "dev",
+        "problem": None,
+    }
+    assert audible(got)
+
+
+def test_ids_are_the_same_wherever_the_data_lie(tmp_path: Path) -> None:
+    ids = []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [{"audio": "./a.wav", "text": "a"}, {"audio": str(folder / "sub/b.wav"), "text": "b"}]
+        ids.append([row["id"] for row in read(write_jsonl(folder / "m.jsonl", rows), language="en")])
+    assert ids[0] == ids[1] == ["a.wav", "sub/b.wav"]
+
+
+def test_an_id_column_wins_and_several_sources_do_not_clash(tmp_path: Path) -> None:
+    first = write_jsonl(tmp_path / "a.jsonl", [{"id": 7, "audio": "a.wav", "text": "a"}])
+    second = write_jsonl(tmp_path / "b.jsonl", [{"utt_id": "7", "audio": "a.wav", "text": "a"}])
+    assert [row["id"] for row in read(first, second, language="en")] == ["7", "2:7"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "language", "duration"),
+    [
+        ("audio_filepath", "text", "lang", "duration"),
+        ("path", "sentence", "locale", "duration_s"),
+        ("file", "transcription", "language", "duration"),
+        ("wav", "transcript", "language", "duration"),
+    ],
+)
+def test_columns_have_the_names_people_give_them(tmp_path: Path, audio: str, text: str, language: str, duration: str) -> None:
+    (row,) = read(write_jsonl(tmp_path / "m.jsonl", [{audio: "a.wav", text: "t", language: "Czech", duration: "1.5"}]))
+    assert (row["path"], row["text"], row["language"], row["duration_s"]) == (str(tmp_path / "a.wav"), "t", "cs", 1.5)
+
+
+def test_bad_rows_keep_their_place_with_a_reason(tmp_path: Path) -> None:
+    good = {"audio": "a.wav", "text": "a", "language": "en"}
+    lines = [
+        good,
+        '{"audio": "b.wav", "text"\n',
+        "\n",
+        '["a", "list"]\n',
+        good | {"audio": None, "id": "silent"},
+        good | {"audio": "c.wav", "text": " "},
+        good | {"audio": "d.wav", "language": "klingon"},
+        good | {"audio": "e.wav", "language": None},
+        good | {"audio": "f.wav", "offset": 3.5},
+        '{"audio": "g.wav", "text": "half a \\ud83d character", "language": "en"}\n',
+        good | {"audio": "z.wav", "offset": 0, "text": 5},
+    ]
+    rows = read(write_jsonl(tmp_path / "m.jsonl", lines))
+    assert [(row["id"], row["problem"]) for row in rows] == [
+        ("a.wav", None),
+        ("m.jsonl:2", "not valid JSON"),
+        ("m.jsonl:4", "not valid JSON"),
+        ("silent", "no audio"),
+        ("c.wav", "no transcript"),
+        ("d.wav", "unknown language klingon"),
+        ("e.wav", "no language"),
+        ("f.wav", "part of a longer recording (offset)"),
+        ("g.wav", "not UTF-8 text"),
+        ("z.wav", None),
+    ]
+    assert rows[-1]["text"] == "5"
+
+
+def test_language_falls_back_to_the_config(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "m.jsonl", [{"audio": "a", "text": "a"}, {"audio": "b", "text": "b", "language": "pl"}])
+    assert [row["language"] for row in read(path, language="Czech")] == ["cs", "pl"]
+    assert "data.language" in mistake(path, language="klingon")
+
+
+def test_csv_of_every_habit(tmp_path: Path) -> None:
+    text = 'say "hi",\nthen go; now'
+    for number, delimiter in enumerate((",", ";", "\t")):
+        with (tmp_path / f"{number}.csv").open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerows(
+                [["audio", "text", "language"], ["a.wav", text if number < 2 else "x, y; z", "en"], ["b.wav", "b", "en"]]
+            )
+        rows = read(str(tmp_path / f"{number}.csv"))
+        assert [row["id"] for row in rows] == ["a.wav", "b.wav"]
+        assert rows[0]["text"] == (text if number < 2 else "x, y; z")
+
+
+def test_bad_csv_rows_keep_their_place_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(
+        b"path,sentence,locale\na.wav,a,en\nb.wav,b,en,surplus\nc.wav\nd.wav,caf\xe9,en\n\n,e,en\n"
+    )
+    rows = read(str(tmp_path / "m.csv"))
+    assert [(row["id"], row["problem"]) for row in rows] == [
+        ("a.wav", None),
+        ("b.wav", "more fields than columns"),
+        ("c.wav", "no transcript"),
+        ("d.wav", "not UTF-8 text"),
+        ("m.csv:7", "no audio"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_long_manifest_is_cut_between_rows(tmp_path: Path, kind: str) -> None:
+    n_rows = 2 * PART_ROWS + 3
+    texts = [f"line {number}\nsecond, with ž" for number in range(n_rows)]
+    path = tmp_path / f"m.{kind}"
+    if kind == "jsonl":
+        write_jsonl(path, [{"audio": f"{number}.wav", "text": text} for number, text in enumerate(texts)])
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["audio", "text"], *([f"{number}.wav", text] for number, text in enumerate(texts))])
+    assert len(all_parts(DataConfig.model_validate({"source": str(path)}))) == 3
+    rows = read(str(path), language="en")
+    assert [row["id"] for row in rows] == [f"{number}.wav" for number in range(n_rows)]
+    assert [row["text"] for row in rows] == texts
+
+
+def test_parquet_holds_paths_bytes_or_both(tmp_path: Path) -> None:
+    encoded = clip(300)
+    (tmp_path / "a.wav").write_bytes(encoded)
+    both = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        "bytes": pa.array([encoded, encoded]),
+        "paths": pa.array(["a.wav", "a.wav"]),
+        "struct": pa.array([{"bytes": encoded, "path": "x.wav"}, {"bytes": None, "path": "a.wav"}], both),
+    }
+    ids = {}
+    for name, audio in columns.items():
+        pq.write_table(pa.table({"audio": audio, "text": ["a", "b"], "speaker": [1, 2]}), tmp_path / f"{name}.parquet")
+        rows = read(str(tmp_path / f"{name}.parquet"), language="en")
+        assert all(open_audio(row) == encoded for row in rows)
+        assert [row["problem"] for row in rows] == [None, None]
+        ids[name] = [row["id"] for row in rows]
+    assert ids == {
+        "bytes": ["bytes.parquet:0", "bytes.parquet:1"],
+        "paths": ["a.wav", "a.wav"],
+        "struct": ["struct.parquet:0", "a.wav"],
+    }
+
+
+def test_parquet_row_groups_are_sliced_and_keep_their_numbers(tmp_path: Path) -> None:
+    n_rows = 3 * PART_ROWS + 5
+    table = pa.table({"audio": [b"%d" % number for number in range(n_rows)], "text": ["t"] * n_rows})
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=2 * PART_ROWS + 1)
+    source = {"kind": "manifest", "path": str(tmp_path / "m.parquet")}
+    assert len(all_parts(DataConfig.model_validate({"source": source}))) == 5
+    rows = read(source, language="en")
+    assert [row["audio"] for row in rows] == [b"%d" % number for number in range(n_rows)]
+    assert [row["id"] for row in rows] == [f"m.parquet:{number}" for number in range(n_rows)]
+
+
+def test_a_damaged_row_group_is_a_problem_of_each_of_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    table = pa.table({"audio": [bytes([number]) * 5_000 for number in range(4)], "text": ["t"] * 4, "language": ["en"] * 4})
+    pq.write_table(table, path, row_group_size=2, use_dictionary=False, compression="none")
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    damaged = bytearray(path.read_bytes())
+    damaged[chunk.data_page_offset : chunk.data_page_offset + 30] = b"\xff" * 30
+    path.write_bytes(damaged)
+    rows = read(str(path))
+    assert [row["problem"] for row in rows] == [None, None, "unreadable row group", "unreadable row group"]
+    assert [row["id"] for row in rows][2:] == ["m.parquet:2", "m.parquet:3"]
+
+
+def test_a_folder_of_manifests_has_splits_by_file_name(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "val.jsonl", "test-00001-of-00002.jsonl", "extra.jsonl"):
+        write_jsonl(tmp_path / name, [{"audio": f"{name}.wav", "text": "a", "language": "en"}])
+    splits = {row["id"]: row["split"] for row in read(str(tmp_path))}
+    assert splits == {
+        "train.jsonl.wav": "train",
+        "val.jsonl.wav": "dev",
+        "test-00001-of-00002.jsonl.wav": "test",
+        "extra.jsonl.wav": None,
+    }
+    assert [row["split"] for row in read(str(tmp_path / "t*.jsonl"))] == ["test", "train"]
+
+
+def test_a_manifest_on_another_filesystem(tmp_path: Path) -> None:
+    import fsspec
+
+    encoded = clip(300)
+    for name, content in {
+        "m.jsonl": b'{"audio": "clips/a.wav", "text": "a", "language": "en"}\n',
+        "clips/a.wav": encoded,
+    }.items():
+        with fsspec.open(f"memory://test-sources/corpus/{name}", "wb") as file:
+            file.write(content)
+    for shorthand in ("fsspec+memory://test-sources/corpus/m.jsonl", "fsspec+memory://test-sources/corpus"):
+        (row,) = read(shorthand)
+        assert row["id"] == "clips/a.wav"
+        assert open_audio(row) == encoded
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", "", "no rows"),
+        ("a.jsonl", "not json\n", "not JSONL"),
+        ("a.json", '[{"audio": "a.wav"}]', "one JSON object a line"),
+        ("a.jsonl", '{"sound": "a.wav", "text": "a"}\n', "no audio column"),
+        ("a.csv", "audio,words\na.wav,a\n", "no transcript column"),
+        ("a.csv", "audio,text\n", "no rows"),
+        ("a.csv", "", "no audio column"),
+        ("a.csv", 'audio,text\na.wav,"' + 200_000 * "x", "unbalanced quote"),
+        ("a.parquet", "PAR1", "not a Parquet file"),
+    ],
+)
+def test_manifests_that_cannot_be_used(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    message = mistake(str(tmp_path / name), language="en")
+    assert words in message
+    assert str(tmp_path / name) in message
+
+
+def test_sources_that_are_not_there(tmp_path: Path) -> None:
+    assert "does not exist" in mistake(str(tmp_path / "none.jsonl"))
+    assert "does not exist" in mistake(str(tmp_path / "none"))
+    assert "no manifest in" in mistake({"kind": "manifest", "path": str(tmp_path)})
+    assert "no manifest in" in mistake(str(tmp_path / "*.jsonl"))
+    assert "cannot be opened as a filesystem" in mistake("nosuchscheme://bucket/m.jsonl")
+    (tmp_path / "notes.txt").write_text("x")
+    assert "no manifest" in mistake(str(tmp_path / "notes.txt"))
+
+
+# --- Common Voice ---
+
+CV_COLUMNS = [
+    *("client_id", "path", "sentence_id", "sentence", "sentence_domain", "up_votes", "down_votes"),
+    *("age", "gender", "accents", "variant", "locale", "segment"),
+]
+
+
+def common_voice(root: Path) -> Path:
+    """An unpacked release as Mozilla ships it: mp3 clips, tab-separated tables whose quotes mean nothing."""
+    (root / "clips").mkdir(parents=True)
+    sentences = {"train": ['"Dobrý den, řekl.', 'A "pak" odešel.'], "dev": ["Třetí."], "test": ["Čtvrtá."], "other": ["Ne."]}
+    number = 0
+    for table, texts in sentences.items():
+        lines = ["\t".join(CV_COLUMNS)]
+        for text in texts:
+            name = f"common_voice_cs_{number:08d}.mp3"
+            (root / "clips" / name).write_bytes(clip(300, "MP3", rate=32_000))
+            lines.append("\t".join(["c" * 128, name, "5" * 64, text, "", "2", "0", "", "", "", "", "cs", ""]))
+            number += 1
+        (root / f"{table}.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    (root / "validated.tsv").write_text("\t".join(CV_COLUMNS) + "\n")
+    (root / "clip_durations.tsv").write_text("clip\tduration[ms]\n")
+    return root
+
+
+def test_common_voice_release(tmp_path: Path) -> None:
+    rows = by_id(read(str(common_voice(tmp_path / "cs"))))
+    assert [(row["text"], row["split"]) for row in rows.values()] == [
+        ('"Dobrý den, řekl.', "train"),
+        ('A "pak" odešel.', "train"),
+        ("Třetí.", "dev"),
+        ("Čtvrtá.", "test"),
+    ]
+    assert next(iter(rows)) == "common_voice_cs_00000000.mp3"
+    assert {row["language"] for row in rows.values()} == {"cs"}
+    assert all(audible(row) for row in rows.values())
+
+
+def test_common_voice_language_overrides_the_locale(tmp_path: Path) -> None:
+    source = {"kind": "common_voice", "path": str(common_voice(tmp_path / "cs")), "language": "sk"}
+    assert {row["language"] for row in read(source)} == {"sk"}
+    assert "data.source.language" in mistake(source | {"language": "xx"})
+
+
+def test_common_voice_parent_folder_is_explained(tmp_path: Path) -> None:
+    common_voice(tmp_path / "cs")
+    assert "folder of one locale" in mistake({"kind": "common_voice", "path": str(tmp_path)})
+
+
+# --- audio folders ---
+
+
+def test_audio_folder_with_transcripts_beside(tmp_path: Path) -> None:
+    for name in ("train/ann/1.wav", "train/ann/2.ogg", "validation/3.flac", "4.mp3", "train/5.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(clip(300, {"ogg": "OGG", "flac": "FLAC", "mp3": "MP3"}.get(name[-3:].strip("."), "WAV")))
+        if name != "train/5.wav":
+            (tmp_path / name).with_suffix(".txt").write_text(f" text of\n{name}\n")
+    (tmp_path / "4.txt").write_bytes(b"caf\xe9")
+    rows = by_id(read({"kind": "audio_folder", "path": str(tmp_path), "language": "en"}))
+    assert {name: (row["split"], row["problem"]) for name, row in rows.items()} == {
+        "4.mp3": (None, "not UTF-8 text"),
+        "train/5.wav": ("train", "no transcript"),
+        "train/ann/1.wav": ("train", None),
+        "train/ann/2.ogg": ("train", None),
+        "validation/3.flac": ("dev", None),
+    }
+    assert rows["train/ann/1.wav"]["text"] == "text of train/ann/1.wav"
+    assert all(audible(row) for row in rows.values())
+    assert read(str(tmp_path), language="en") == list(rows.values())
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_audio_folder_with_metadata(tmp_path: Path, kind: str) -> None:
+    for name in ("train/1.wav", "test/2.wav", "unlisted.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(clip(300))
+    listed = [{"file_name": "train/1.wav", "transcription": "one"}, {"file_name": "test/2.wav", "transcription": "two"}]
+    if kind == "csv":
+        (tmp_path / "metadata.csv").write_text("file_name,transcription\ntrain/1.wav,one\ntest/2.wav,two\n")
+    else:
+        write_jsonl(tmp_path / "metadata.jsonl", listed)
+    rows = read(str(tmp_path), language="en")
+    assert [(row["id"], row["text"], row["split"]) for row in rows] == [
+        ("train/1.wav", "one", "train"),
+        ("test/2.wav", "two", "test"),
+    ]
+    assert all(audible(row) for row in rows)
+
+
+def test_audio_folder_without_audio(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    assert "no audio in" in mistake({"kind": "audio_folder", "path": str(tmp_path)})
+
+
+# --- WebDataset ---
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_webdataset_members_with_one_stem_are_an_utterance(tmp_path: Path) -> None:
+    flac, wav, about = (
+        clip(300, "FLAC"),
+        clip(400),
+        json.dumps({"text": "json text", "lang": "pl", "split": "test", "path": "/x"}),
+    )
+    write_tar(tmp_path / "train-000.tar", {"000.flac": flac, "000.txt": b"first\n", "001.json": about.encode(), "001.wav": wav})
+    write_tar(
+        tmp_path / "dev-000.tar.gz", {"a/000.json": about.encode(), "a/000.txt": b"text wins", "a/000.flac": flac}, "w:gz"
+    )
+    rows = by_id(read(str(tmp_path), language="cs"))
+    assert {name: (row["text"], row["language"], row["split"], row["audio"], row["problem"]) for name, row in rows.items()} == {
+        "dev-000/a/000": ("text wins", "pl", "test", flac, None),
+        "train-000/000": ("first", "cs", "train", flac, None),
+        "train-000/001": ("json text", "pl", "test", wav, None),
+    }
+
+
+def test_webdataset_bad_members(tmp_path: Path) -> None:
+    members = {
+        "0.flac": b"",
+        "0.txt": b"a",
+        "1.wav": b"x",
+        "2.txt": b"c",
+        "3.wav": b"x",
+        "3.json": b"{",
+        "4.wav": b"x",
+        "4.txt": b"\xe9",
+    }
+    write_tar(tmp_path / "a.tar", members)
+    problems = [row["problem"] for row in read(str(tmp_path / "a.tar"), language="en")]
+    assert problems == ["no audio", "no transcript", "no audio", "not valid JSON", "not UTF-8 text"]
+
+
+def test_a_tar_that_breaks_off_ends_with_a_problem(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {f"{number}.{kind}": b"x" * 3_000 for number in range(9) for kind in ("txt", "wav")})
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:30_000])
+    rows = read(str(tmp_path / "a.tar"), language="en")
+    assert 2 <= len(rows) <= 5
+    assert [row["problem"] for row in rows[:2]] == [None, None]
+    assert rows[-1]["problem"] == "unreadable rest of a tar"
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 1_000)
+    assert [row["problem"] for row in read(str(tmp_path / "a.tar"))] == ["unreadable rest of a tar"]
