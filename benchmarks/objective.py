@@ -7,21 +7,21 @@ The work is Distil-Whisper's: 0.8 * CE + KL at temperature 2 against a teacher g
 Whisper's 51 865 tokens, value and gradients of the student's hidden states and output head. The plain way is whole logits,
 `cross_entropy`, `kl_div` and automatic differentiation.
 
-Time: processor time of the process, page faults included, so that other programs' load on the machine does not count; the ways
-take turns in one process, and the ratio is the median of the rounds' ratios. Memory: each way runs in a process of its own; what counts is how far the peak resident size (`ru_maxrss`) rises
-above the inputs' own, which includes the allocator's and the matrix library's buffers. It is given whole, and without the two
-gradients that either way must return. Error: largest difference from the plain way in float64, which runs on a few tokens at a
-time and is summed, over the largest value.
+Time: processor time of the process, page faults included, so that other load on the machine counts little; the ways take turns
+in one process, and the ratio is the median of the rounds' ratios. Memory: each way runs in a process of its own; what counts is
+how far the peak resident size (Linux' VmHWM) rises above the inputs' own, which includes the allocator's and the matrix
+library's buffers. It is given whole, and without the two gradients that either way must return. Error: largest difference from
+the plain way in float64, which runs on a few tokens at a time and is summed, over the largest value.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -134,22 +134,24 @@ def print_peak_rise(way: str, tokens: int, width: int) -> None:
     inputs = Inputs.random(tokens, width)
     small = torch.randn(4, 4, requires_grad=True)
     (small @ small).softmax(-1).sum().backward()  # loads the libraries
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     function(inputs)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(peak_resident() - before)
+
+
+def peak_resident() -> int:
+    """Bytes. Not `ru_maxrss`, which a process inherits from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def compare(sizes: list[tuple[int, int]], rounds: int, threads: int) -> None:
-    print(
-        f"torch {torch.__version__}, {threads} thread(s), float32, V={V}, chunks of {default_chunk_tokens(torch.device('cpu'))}"
-    )
+    columns = "tokens, width, chunk, plain s, chunked s, time ratio, plain MiB, chunked MiB, memory ratio, without gradients"
+    columns += ", loss error, hidden gradient error, weight gradient error"
+    print(f"torch {torch.__version__}, {threads} thread(s), float32, V={V}")
     print()
-    print(
-        "| tokens | width | chunk | plain s | chunked s | time ratio | plain MiB | chunked MiB | ratio | ratio without gradients ",
-        end="",
-    )
-    print("| loss error | hidden gradient error | weight gradient error |")
-    print("|--:" * 13 + "|")
+    print(f"| {columns.replace(', ', ' | ')} |")
+    print("|--:" * len(columns.split(", ")) + "|")
     for tokens, width in sizes:
         peaks = [peak_rise(way, tokens, width, threads) for way in ("plain", "chunked")]
         returned = 4 * width * (tokens + V)

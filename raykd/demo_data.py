@@ -15,7 +15,12 @@ _HOURS_WORTH_RAY = 5.0
 def main(arguments: Sequence[str]) -> None:
     """Write a demo corpus and print what it holds."""
     options = _parse(arguments)
-    tree = {"hours": options.hours, "seed": options.seed, "languages": _names(options.languages), "kinds": _names(options.kinds)}
+    tree = {
+        "hours": options.hours,
+        "seed": options.seed,
+        "languages": _names(options.languages),
+        "kinds": _names(options.kinds),
+    }
     source = parse(DemoSource, tree, "demo-data")
     if source.hours >= _HOURS_WORTH_RAY and not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
@@ -28,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="raykd demo-data",
-        description="Make synthetic speech with its transcripts: sentences of small grammars, spoken by eSpeak NG in many voices.",
+        description="Make synthetic speech with its transcripts: sentences of small grammars, spoken by eSpeak NG.",
     )
     parser.add_argument("out", metavar="OUT", help="folder to write, local or on any pyarrow filesystem")
     parser.add_argument("--languages", default="cs", help="comma-separated codes, such as cs,pl,uk (default: cs)")

@@ -26,7 +26,7 @@ from raykd.teachers import ensure_teacher, evaluate_teacher
 from raykd.tracking.card import write_card
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.metrics import Metrics, ModelMetrics, build_metrics
-from raykd.tracking.mlflow import MlflowTracker
+from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
 from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
@@ -51,9 +51,12 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
     """
     resources = plan_resources(config.cluster)
     _require_shared_storage(config, resources.nodes)
+    config = _with_absolute_paths(config)
     run = _open_run(config, resume)
     if run.finished:
         progress.say(f"{run.path} is finished; there is nothing to resume")
+        if config.tracking.mlflow:
+            send_waiting(config, run, progress.say)
         return run
     teacher = ensure_teacher(config, lambda teacher, resume: distil(teacher, resume, progress)) if config.teacher else None
     models = _make_models(config, run, teacher, progress)
@@ -63,9 +66,18 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
         distillation.train()
         distillation.measure()
     except BaseException:
-        distillation.tracker.close("FAILED") if distillation.tracker else None
+        distillation.fail()
         raise
     return run
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Workers run in other folders, so that a relative path would lead elsewhere."""
+    data = config.data.model_copy(update={"cache_dir": storage.absolute(config.data.cache_dir)})
+    changed: dict[str, Any] = {"output_dir": storage.absolute(config.output_dir), "data": data}
+    if config.teacher is not None and storage.exists(storage.absolute(config.teacher.model)):
+        changed["teacher"] = config.teacher.model_copy(update={"model": storage.absolute(config.teacher.model)})
+    return config.model_copy(update=changed)
 
 
 def _open_run(config: Config, resume: bool) -> RunFolder:
@@ -204,6 +216,7 @@ class _Distillation:
 
     def measure(self) -> None:
         """Score teacher and student on the test splits, time both, and write what the run leaves behind."""
+        self.history.flush()
         self.progress.phase("evaluating", total=len(self.tests) + 1, unit="parts")
         teacher, student = {}, {}
         for number, split in enumerate(self.tests):
@@ -224,6 +237,12 @@ class _Distillation:
             if self.config.tracking.log_model:
                 self.tracker.log_student()
             self.tracker.close()
+
+    def fail(self) -> None:
+        """Keep what was recorded of a run that ends early."""
+        self.history.flush()
+        if self.tracker:
+            self.tracker.close("FAILED")
 
     def _job(self) -> TrainingJob:
         return TrainingJob(

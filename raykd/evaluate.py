@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,10 +14,12 @@ from raykd.config.data import DataConfig
 from raykd.config.load import apply_override, parse
 from raykd.config.training import EvaluationConfig
 from raykd.config.yaml_text import from_yaml
-from raykd.data.corpus import Corpus
 from raykd.errors import UserError
 from raykd.evaluation.differences import align
-from raykd.evaluation.runner import Evaluation
+
+if TYPE_CHECKING:
+    from raykd.data.corpus import Corpus
+    from raykd.evaluation.runner import Evaluation
 
 _EXAMPLES = """examples:
   python -m raykd.evaluate --model runs/distil/student --data test.jsonl --language cs
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = _parse(arguments)
     config = _config(options)
+    # Imported here so that --help and mistakes in the arguments answer at once.
     import ray
 
     from raykd.data.prepare import prepare_corpus
@@ -57,9 +60,9 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     speech = speech_format(options.model, options.revision)
     connect()
-    corpus = prepare_corpus(config.data, speech)
-    split = _split(corpus, options.split, options.data)
-    with console.status("decoding") as status:
+    with console.status("reading the speech") as status:
+        corpus = prepare_corpus(config.data, speech, lambda done, _: status.update(f"reading the speech: {done} utterances"))
+        split = _split(corpus, options.split, options.data)
         evaluation = evaluate_model(
             options.model,
             corpus,
@@ -70,6 +73,9 @@ def main(arguments: Sequence[str]) -> None:
             progress=lambda done, total: status.update(f"decoding: {done} of {total} utterances"),
         )
     show(evaluation, console, config.evaluation.worst_sentences)
+    if corpus.summary["rejected"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in corpus.summary["rejects"].items())
+        console.print(f"left out: {corpus.summary['rejected']} rows of the source ({reasons})", highlight=False, soft_wrap=True)
     if options.out:
         rows, summary = storage.join(options.out, f"{split}.parquet"), storage.join(options.out, f"{split}.json")
         evaluation.save_rows(rows)
@@ -77,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         console.print(f"rows: {rows}\nsummary: {summary}", highlight=False, soft_wrap=True)
 
 
-def show(evaluation: Evaluation, console: Console, worst: int) -> None:
+def show(evaluation: "Evaluation", console: Console, worst: int) -> None:
     """Print the scores and the `worst` sentences."""
     summary = evaluation.summary
     console.print(_scores_table(summary))
@@ -168,7 +174,7 @@ def _config(options: argparse.Namespace) -> EvaluateConfig:
     return parse(EvaluateConfig, tree, "--data", overridden)
 
 
-def _split(corpus: Corpus, wanted: str, source: str) -> str:
+def _split(corpus: "Corpus", wanted: str, source: str) -> str:
     """The split to evaluate: the wanted one, or everything where the source names no splits."""
     if wanted in corpus.splits:
         return wanted

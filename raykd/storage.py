@@ -30,6 +30,11 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
         raise UserError(f"{path}: cannot be opened as a filesystem ({error})") from None
 
 
+def absolute(path: str) -> str:
+    """The path as it is valid in any working folder."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def join(path: str, *parts: str) -> str:
     """Path parts joined with `/`, for local paths and URIs alike."""
     return "/".join([path.rstrip("/") or "/", *parts])

@@ -55,5 +55,5 @@ def make_corpus(folder: Path, whisper_dir: Path, rows: list[dict[str, Any]], **c
     encoder = LabelEncoder(of_model.tokenizer)
     maker = ShardMaker(str(folder), data, of_model, encoder)
     whole = table(rows)
-    outcomes = pa.concat_tables(maker.make_shard(whole.slice(start, 8)) for start in range(0, len(rows), 8))
+    outcomes = pa.concat_tables(maker.write_shard(whole.slice(start, 8)) for start in range(0, len(rows), 8))
     return commit(str(folder), "key", data, of_model, encoder, outcomes)

@@ -1,10 +1,11 @@
 """What the student is trained to match: terms, their targets and their weights over training."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from raykd.config.base import Section
+from raykd.config.base import Section, wrong
 
 
 class ScheduleConfig(Section):
@@ -29,11 +30,30 @@ class ScheduleConfig(Section):
             raise ValueError("an exponential schedule needs `start` and `end` above 0")
         if self.by == "progress" and max(self.begin, self.until) > 1:
             raise ValueError("by progress, `begin` and `until` lie between 0 and 1; for steps say by: step")
+        if self.by == "step" and self.kind in {"linear", "cosine", "exponential"} and "until" not in self.model_fields_set:
+            raise ValueError(f"by step, a {self.kind} schedule needs `until`, the step from which it holds `end`")
         return self
 
+    @property
+    def lowest(self) -> float:
+        """The smallest value over training."""
+        return self.start if self.end is None else min(self.start, self.end)
 
-Weight = Annotated[float, Field(ge=0)] | ScheduleConfig
-Temperature = Annotated[float, Field(gt=0)] | ScheduleConfig
+
+def _never_negative(schedule: ScheduleConfig) -> ScheduleConfig:
+    if schedule.lowest < 0:
+        raise ValueError(f"must stay at least 0 (goes to {schedule.lowest:g})")
+    return schedule
+
+
+def _always_positive(schedule: ScheduleConfig) -> ScheduleConfig:
+    if schedule.lowest <= 0:
+        raise ValueError(f"must stay greater than 0 (goes to {schedule.lowest:g})")
+    return schedule
+
+
+Weight = Annotated[float, Field(ge=0)] | Annotated[ScheduleConfig, AfterValidator(_never_negative)]
+Temperature = Annotated[float, Field(gt=0)] | Annotated[ScheduleConfig, AfterValidator(_always_positive)]
 
 
 TARGETS = ("teacher",)
@@ -45,7 +65,7 @@ class TermConfig(Section):
 
     kind: Literal["ce", "kl", "reverse_kl", "js"]
     name: str | None = None
-    """Name in metrics; default: `kind`, with the target appended when two terms would clash."""
+    """Name in metrics (letters, digits and `_`); default: `kind`, with the target appended when two terms would clash."""
     target: str = "teacher"
     """Which token distribution; not used by `ce`, whose target is the label."""
     weight: Weight = 1.0
@@ -57,6 +77,16 @@ class TermConfig(Section):
     """For `ce`: mass spread evenly over the vocabulary."""
     mix: float = Field(0.5, gt=0, lt=1)
     """For `js`: weight of the target in the mixture m = mix * target + (1 - mix) * student."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "TermConfig":
+        if self.name and not re.fullmatch("[A-Za-z0-9_]+", self.name):
+            raise wrong(f"must be letters, digits and `_` (got {self.name!r})", "name")
+        if self.label_smoothing and self.kind != "ce":
+            raise wrong(f"only for kind: ce (this term is {self.kind})", "label_smoothing")
+        if self.mix != 0.5 and self.kind != "js":
+            raise wrong(f"only for kind: js (this term is {self.kind})", "mix")
+        return self
 
 
 class CeRecipe(Section):

@@ -93,9 +93,12 @@ def _outcomes(parts: Sequence[Part], maker: ShardMaker, progress: Progress | Non
     done = rejected = 0
     with ray_data_settings():
         dataset = dataset_of(parts).map_batches(
-            maker.make_shard, batch_size=maker.config.shard_utterances, batch_format="pyarrow", num_cpus=1
+            maker.__call__, batch_size=maker.config.shard_utterances, batch_format="pyarrow", num_cpus=1
         )
     for table in _tables(dataset):
+        failures = table.column("failure").drop_null()
+        if len(failures):
+            raise UserError(failures[0].as_py())
         tables.append(table.cast(OUTCOME_SCHEMA))
         done += table.num_rows
         rejected += table.num_rows - table.column("reason").null_count
@@ -107,13 +110,10 @@ def _outcomes(parts: Sequence[Part], maker: ShardMaker, progress: Progress | Non
 def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise UserError(str(cause)) from None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause).splitlines()[0]) from None
+        raise
 
 
 def commit(

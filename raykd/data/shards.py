@@ -37,9 +37,10 @@ OUTCOME_SCHEMA = pa.schema(
         ("path", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        ("failure", pa.string()),
     ]
 )
-"""What became of a source row: its place in a shard, or the reason why it has none."""
+"""What became of a source row: its place in a shard, or the reason why it has none. A row with `failure` ends the preparation."""
 
 _FASTEST_CHARACTERS_PER_S = 40.0
 _SLACK_S = 0.5
@@ -56,7 +57,14 @@ class ShardMaker:
     speech_format: SpeechFormat
     encoder: LabelEncoder
 
-    def make_shard(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`write_shard` for Ray Data, which would bury an exception in its own: a failure is returned as a row of its own."""
+        try:
+            return self.write_shard(batch)
+        except UserError as error:
+            return pa.Table.from_pylist([{"failure": str(error)}], OUTCOME_SCHEMA)
+
+    def write_shard(self, batch: pa.Table) -> pa.Table:
         """Write the usable rows to a shard and return one row of `OUTCOME_SCHEMA` for each row.
 
         The shard is named by its rows, so a task that runs again, or another run over the same data, writes the same file.

@@ -19,11 +19,15 @@ def assign_splits(
 ) -> NDArray[np.object_]:
     """The split of each utterance.
 
+    With a `dev_share` of 0 nothing is cut: an utterance has the split its source names, or `all` where that names none.
+
     Without one an utterance is in `train`. A language that has no dev utterances gets those of its train utterances whose id
     hash is below `dev_share`; a language with none in `test_splits` gets the next `dev_share` as `test`; at least one each.
     Of all dev utterances the `max_dev_utterances` with the smallest hashes stay; of the others the source's own become
     `dev_unused` and the carved ones go back to `train`. Hashes decide, so more data moves hardly an utterance between splits.
     """
+    if config.dev_share == 0:
+        return np.array([split or "all" for split in splits], dtype=object)
     assigned = np.array([split or "train" for split in splits], dtype=object)
     spoken = np.asarray(languages, dtype=object)
     hashes = np.array([_id_hash(utterance_id) for utterance_id in ids], np.float64)

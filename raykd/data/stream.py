@@ -1,12 +1,15 @@
 """Batches of a run's steps, in order, for one worker: over Ray Data (`stream_steps`) or in this process (`local_steps`)."""
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
@@ -26,12 +29,9 @@ _CPUS_PER_TASK = 0.25
 _TASKS_AT_ONCE = 2
 _TASKS_AT_ONCE_REMOTE = 8
 """A read from remote storage takes a hundred times longer than one from disk, nearly all of it waiting."""
-_ROWS_PER_TASK = 256
-_MOST_TASKS = 4000
-"""Ray Data makes all tasks of a dataset when it starts."""
-_BLOCK_BYTES = 16 << 20
-_STREAM_BYTES = 256 << 20
-"""Most object store memory of one worker's stream: what is read ahead of training."""
+_TASK_BYTES = 16 << 20
+_SEGMENT_TASKS = 8
+"""Tasks of one Ray Data execution. Two segments are in memory: one in use, one being read ahead."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ def stream_steps(
     augment: SpecAugment | None,
     seed: int,
 ) -> Iterator[StepBatches]:
-    """This worker's batches of consecutive steps, read ahead by Ray tasks and put together by a thread.
+    """This worker's batches of consecutive steps, read ahead by Ray Data and put together by a thread.
 
     Args:
         corpus: the prepared corpus; on storage that all nodes see.
@@ -125,48 +125,67 @@ def stream_steps(
         augment: SpecAugment; None: off. Masks follow from (seed, epoch, id).
         seed: the run's.
 
-    Closing the iterator ends the reading. Ray must be initialised.
+    Closing the iterator ends the reading; it waits for the segment that is being read. Ray must be initialised.
     """
-    plan = FetchPlan.of(corpus.path, corpus.index(split), order, rank, world, micro_batches)
+    index = corpus.index(split)
+    plan = FetchPlan.of(corpus.path, index, order, rank, world, micro_batches)
     assembly = _Assembly(plan, speech_format.window_frames, corpus.pad_id, augment, seed)
-    with closing(_stream_rows(plan, steps)) as rows:
+    row_bytes = 2 * speech_format.n_mels * float(index.n_frames.mean())
+    steps_per_task = max(1, int(_TASK_BYTES / (row_bytes * len(plan.positions(0)))))
+    with closing(_stream_rows(plan, steps, steps_per_task)) as rows:
         yield from _ahead(assembly.steps(steps, rows))
 
 
-def _stream_rows(plan: FetchPlan, steps: range) -> Generator[Utterance, None, None]:
+def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generator[Utterance, None, None]:
+    """All rows of the steps.
+
+    The steps are read in segments, each a Ray Data execution that runs to its end while the segment before it is in use. A single
+    execution over all steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in a busy
+    loop that takes half a core from training.
+    """
+    plan_ref = ray.put(plan)
+    size = steps_per_task * _SEGMENT_TASKS
+    # The first segment is one task, so that training starts soon.
+    starts = [steps.start, *range(steps.start + steps_per_task, steps.stop, size)]
+    segments = [range(start, min(stop, steps.stop)) for start, stop in pairwise([*starts, steps.stop])]
+    at_once = _TASKS_AT_ONCE_REMOTE if is_remote(plan.corpus_path) else _TASKS_AT_ONCE
+    with ThreadPoolExecutor(1, "raykd-segments") as thread:
+        following = thread.submit(_read_segment, plan_ref, segments[0], steps_per_task, at_once)
+        for upcoming in [*segments[1:], range(0)]:
+            blocks = following.result()
+            following = thread.submit(_read_segment, plan_ref, upcoming, steps_per_task, at_once)
+            while blocks:
+                for row in ray.get(blocks.popleft()).to_batches(max_chunksize=1):
+                    yield utterance_of(row)
+
+
+def _read_segment(
+    plan_ref: "ray.ObjectRef[FetchPlan]", steps: range, steps_per_task: int, at_once: int
+) -> "deque[ray.ObjectRef[pa.Table]]":
+    """The rows of some steps as tables in the object store."""
     if not steps:
-        return
-    with ray_data_settings(_STREAM_BYTES, _BLOCK_BYTES):
-        source = _Steps(plan, steps)
+        return deque()
+    source = _Steps(plan_ref, steps, steps_per_task)
+    with ray_data_settings():
         dataset = ray.data.read_datasource(
-            source,
-            num_cpus=_CPUS_PER_TASK,
-            concurrency=min(_TASKS_AT_ONCE_REMOTE if is_remote(plan.corpus_path) else _TASKS_AT_ONCE, source.tasks),
-            override_num_blocks=source.tasks,
+            source, num_cpus=_CPUS_PER_TASK, concurrency=min(at_once, source.tasks), override_num_blocks=source.tasks
         )
-    blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
-    try:
-        for block in blocks:
-            for row in block.to_batches(max_chunksize=1):
-                yield utterance_of(row)
-    finally:
-        blocks.close()
+    return deque(dataset.to_arrow_refs())
 
 
 class _Steps(Datasource):
     """A dataset of the rows of consecutive steps, in their order."""
 
-    def __init__(self, plan: FetchPlan, steps: range) -> None:
+    def __init__(self, plan_ref: "ray.ObjectRef[FetchPlan]", steps: range, steps_per_task: int) -> None:
         super().__init__()
-        self._steps = steps
-        self._rows_per_step = -(-plan.order.batch_size // plan.world)
-        self._steps_per_task = max(1, _ROWS_PER_TASK // self._rows_per_step, -(-len(steps) // _MOST_TASKS))
         # In a list, the reference is passed on as it is and not replaced by the plan.
-        self._plan_ref = [ray.put(plan)]
+        self._plan_ref = [plan_ref]
+        self._starts = range(steps.start, steps.stop, steps_per_task)
+        self._stop = steps.stop
 
     @property
     def tasks(self) -> int:
-        return -(-len(self._steps) // self._steps_per_task)
+        return len(self._starts)
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -174,15 +193,11 @@ class _Steps(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        tasks = []
-        for first in range(self._steps.start, self._steps.stop, self._steps_per_task):
-            last = min(first + self._steps_per_task, self._steps.stop)
-            metadata = BlockMetadata(
-                num_rows=(last - first) * self._rows_per_step, size_bytes=None, input_files=None, exec_stats=None
-            )
-            read = partial(fetch_steps, self._plan_ref, first, last)
-            tasks.append(ReadTask(read, metadata, per_task_row_limit=per_task_row_limit))
-        return tasks
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(partial(fetch_steps, self._plan_ref, start, stop), metadata, per_task_row_limit=per_task_row_limit)
+            for start, stop in pairwise([*self._starts, self._stop])
+        ]
 
 
 def _ahead(steps: Iterator[StepBatches]) -> Iterator[StepBatches]:

@@ -5,7 +5,6 @@ B rows of a batch, M mel channels, F frames.
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -46,13 +45,11 @@ class Recogniser:
     def __init__(self, choice: ModelChoice, device: torch.device, max_new_tokens: int):
         self._choice = choice
         self._max_new_tokens = max_new_tokens
-        with _at_hand(choice.model) as folder:
-            model = load_whisper(folder, torch.float32, choice.revision)
-            self._encoder = LabelEncoder(folder, choice.revision)
-            self._encoder.load()
+        self._encoder = LabelEncoder(choice.model, choice.revision)
+        model = load_whisper(choice.model, torch.float32, choice.revision)
         if choice.weights:
             lay_over(model, choice.weights)
-        self.model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()
+        self.model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()  # type: ignore[arg-type]
 
     def recognise(self, utterances: Sequence[Utterance]) -> tuple[list[str], float]:
         """Transcripts in the order of the utterances, and the seconds that encoder and decoding took.
@@ -88,11 +85,6 @@ class Recogniser:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         return time.perf_counter()
-
-
-def _at_hand(model: str) -> AbstractContextManager[str]:
-    """A local copy of a folder on a remote filesystem, else the folder or hub id itself."""
-    return storage.local_copy(model) if storage.is_remote(model) else nullcontext(model.removeprefix("file://"))
 
 
 def evaluation_dtype(dtype: DType, device: torch.device) -> torch.dtype:

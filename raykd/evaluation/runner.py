@@ -192,10 +192,11 @@ def _collect(streams: Sequence[Any], batches: Sequence[np.ndarray], progress: Pr
         ready, _ = ray.wait(running, timeout=None if results else _FIRST_RESULT_S)
         if not ready:
             raise UserError(f"evaluation: no worker found {WORKER_CPUS} CPUs and its GPU share free in {_FIRST_RESULT_S} s")
+        stream: Any = ready[0]
         try:
-            number, result = ray.get(next(ready[0]))
+            number, result = ray.get(next(stream))
         except StopIteration:
-            running.remove(ready[0])
+            running.remove(stream)
             continue
         results[number] = result
         _tell(progress, results, batches)

@@ -85,9 +85,9 @@ def valid_positions(labels_BU: Tensor) -> Tensor:
 def default_chunk_tokens(width: int, device: torch.device) -> int:
     """Tokens to a chunk. The work on a chunk takes about 8 float32 tensors of chunk x vocabulary, 1.7 MB a token for Whisper.
 
-    CPU: as many tokens as make that work about as large as the weight's gradient, which every chunk reads and writes once: fewer
-    would spend the time on that gradient, more would leave the caches for nothing (benchmarks/objective.py --sweep: flat from
-    32 at width 128, from 96 at width 1280). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the
+    CPU: as many tokens as make that work about as large as the weight's gradient, which every chunk reads and writes once:
+    fewer would spend the time on that gradient, more gain nothing (benchmarks/objective.py --sweep: flat from 32 at width 128,
+    from 96 at width 1280). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the
     gradient's pass through memory are a few per cent of the softmaxes' time.
     """
     if device.type != "cpu":
@@ -199,18 +199,12 @@ class _ChunkedObjective(torch.autograd.Function):
             chunk_ND = hidden_ND[tokens].to(objective.compute_dtype)
             logits_NV = (chunk_ND @ weight_compute_VD.T).to(wide)
             sums, gradient_NV = objective.evaluate(logits_NV, tokens, wants_hidden or wants_weight)
-            del logits_NV
             if sums:
                 term_sums_K += torch.stack(sums)
-            if gradient_NV is None:
-                continue
-            gradient_NV = gradient_NV.to(objective.compute_dtype)
-            if grad_hidden_ND is not None:
-                grad_hidden_ND[tokens] = gradient_NV @ weight_compute_VD
-            if grad_weight_VD is not None and objective.compute_dtype == wide:
-                grad_weight_VD.addmm_(gradient_NV.T, chunk_ND)
-            elif grad_weight_VD is not None:
-                grad_weight_VD += gradient_NV.T @ chunk_ND
+            if gradient_NV is not None:
+                chunk_grad_ND = None if grad_hidden_ND is None else grad_hidden_ND[tokens]
+                _add_gradients(gradient_NV, chunk_ND, weight_compute_VD, chunk_grad_ND, grad_weight_VD)
+            del logits_NV, gradient_NV  # else they would still take memory while the next chunk's are made
         ctx.gradients = (grad_hidden_ND, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         ctx.mark_non_differentiable(term_sums_K)
@@ -229,3 +223,16 @@ class _ChunkedObjective(torch.autograd.Function):
         if grad_weight_VD is not None:
             grad_weight_VD = grad_weight_VD.mul_(grad_loss).to(ctx.weight_dtype)
         return grad_hidden_ND, grad_weight_VD, None
+
+
+def _add_gradients(
+    gradient_NV: Tensor, hidden_ND: Tensor, weight_VD: Tensor, grad_hidden_ND: Tensor | None, grad_weight_VD: Tensor | None
+) -> None:
+    """From a chunk's gradient of the logits: fill that of its hidden states, add its part to the weight's."""
+    narrow_NV = gradient_NV.to(hidden_ND.dtype)
+    if grad_hidden_ND is not None:
+        grad_hidden_ND.copy_(narrow_NV @ weight_VD)
+    if grad_weight_VD is not None and grad_weight_VD.dtype == narrow_NV.dtype:
+        grad_weight_VD.addmm_(narrow_NV.T, hidden_ND)
+    elif grad_weight_VD is not None:
+        grad_weight_VD += narrow_NV.T @ hidden_ND

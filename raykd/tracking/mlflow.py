@@ -29,6 +29,7 @@ ANSWER_S = 60.0
 """Longest wait at the end of a run for a server that has not answered yet."""
 UPLOAD_S = 1800.0
 """Longest wait at the end of a run for artifacts and the model to be stored by a server that answers."""
+SPOOL = "mlflow_spool.jsonl"
 STORED_FILES = ("config.yaml", "metrics.json", "report.html", "history.jsonl")
 
 Job = Callable[[], None]
@@ -52,8 +53,8 @@ class MlflowTracker:
         """
         self.uri = tracking_uri(config)
         self._config, self._run, self._parent_run_id, self._tags, self._say = config, run, parent_run_id, dict(tags or {}), say
-        self._spool = JsonLines(run.at("mlflow_spool.jsonl"))
-        self._spooled = bool(read_json_lines(self._spool.path))
+        self._spool = JsonLines(run.at(SPOOL))
+        self._spooled = run.has(SPOOL)
         self._lock = threading.Lock()  # guards the spool
         self._queue: queue.Queue[list[Point] | Job | None] = queue.Queue()
         self._jobs: list[Job] = []
@@ -101,6 +102,9 @@ class MlflowTracker:
             self._thread.join(0.1)
         self._keep(point for points in _drain(self._queue) for point in points)
         with self._lock:
+            if self._jobs and not self._spooled:
+                self._run.write_text(SPOOL, "")  # nothing but files waits
+                self._spooled = True
             self._spool.flush()
         if self._spooled:
             self._say(f"MLflow: what could not be sent to {self.uri} waits in {self._spool.path}; --resume sends it")
@@ -277,6 +281,17 @@ class MlflowTracker:
     def _log_student(self) -> None:
         with storage.local_copy(self._run.student_dir) as folder:
             log_whisper(folder, self.uri, str(self._run_id))
+
+
+def send_waiting(config: Config, run: RunFolder, say: Callable[[str], None] = print) -> None:
+    """Send what the server did not take while a run that is finished now was going on; nothing happens when nothing waits."""
+    if not run.has(SPOOL):
+        return
+    tracker = MlflowTracker(config, run, say=say)
+    tracker.store_files()
+    if config.tracking.log_model:
+        tracker.log_student()
+    tracker.close()
 
 
 def tracking_uri(config: Config) -> str:

@@ -12,7 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raykd.data.order import EpochOrder
 from raykd.data.stream import StepBatches, stream_steps
-from raykd.errors import RunError
+from raykd.errors import RunError, UserError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
@@ -28,10 +28,16 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
+        self._stopped = False
 
     def put(self, record: Record) -> None:
         """Add a record."""
         self._records.append(record)
+        self._stopped |= record["kind"] == "stopped"
+
+    def stopped(self) -> bool:
+        """Whether a worker said that training must stop: what Ray Train starts after that ends at once."""
+        return self._stopped
 
     def drain(self) -> list[Record]:
         """Take all records."""
@@ -99,12 +105,19 @@ def _worker(settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     mailbox = settings["mailbox"]
 
+    if ray.get(mailbox.stopped.remote()):
+        return
+
     def emit(record: Record) -> None:
         mailbox.put.remote(record)
 
-    run_worker(
-        settings["job"], context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), _stream, emit
-    )
+    rank, world = context.get_world_rank(), context.get_world_size()
+    try:
+        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), _stream, emit)
+    except UserError as error:
+        # Perhaps on this worker alone (a folder that its node does not have); the others only notice when it is gone.
+        ray.get(mailbox.put.remote({"kind": "stopped", "reason": str(error)}))
+        raise
 
 
 def _stream(

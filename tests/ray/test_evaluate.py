@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from ray.util.placement_group import placement_group, remove_placement_group
 from safetensors.torch import save_file
 
 from raykd import evaluate
@@ -100,17 +101,12 @@ def test_weights_of_another_model_are_a_mistake_of_one_line(
 
 
 def test_workers_find_room_beside_training_workers_that_hold_the_cpus(tiny_whisper_dir: Path, tiny_corpus: Corpus) -> None:
-    @ray.remote(num_cpus=0.9)
-    class TrainingWorker:
-        def ready(self) -> None: ...
-
-    training = [TrainingWorker.remote() for _ in range(2)]  # type: ignore[attr-defined]
+    training = placement_group([{"CPU": 0.9}] * 2)
     try:
-        ray.get([worker.ready.remote() for worker in training])
+        ray.get(training.ready())
         assert evaluate_model(str(tiny_whisper_dir), tiny_corpus, "dev", CONFIG).summary["utterances"] > 0
     finally:
-        for worker in training:
-            ray.kill(worker)
+        remove_placement_group(training)
 
 
 def test_a_killed_worker_is_replaced(lively_dir: Path, tiny_corpus: Corpus) -> None:
@@ -176,7 +172,14 @@ def test_command_on_a_manifest_without_splits_takes_every_row(
 def test_command_takes_the_split_it_is_told(
     tiny_whisper_dir: Path, manifest: Path, ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--model", str(tiny_whisper_dir), "--data", str(manifest), f"data.cache_dir={tmp_path}", "evaluation.max_new_tokens=3"]
+    arguments = [
+        "--model",
+        str(tiny_whisper_dir),
+        "--data",
+        str(manifest),
+        f"data.cache_dir={tmp_path}",
+        "evaluation.max_new_tokens=3",
+    ]
     evaluate.main([*arguments, "--out", str(tmp_path / "out")])
     assert pq.read_table(tmp_path / "out" / "test.parquet").num_rows == 4
     with pytest.raises(UserError, match=r"--split: .* has no split other; it has dev, test, train"):

@@ -143,8 +143,8 @@ def test_a_shard_is_named_by_its_rows(tmp_path: Path, tiny_whisper_dir: Path) ->
     of_model = speech_format(tiny_whisper_dir)
     maker = ShardMaker(str(tmp_path), DataConfig(source="unused.jsonl"), of_model, LabelEncoder(of_model.tokenizer))
     rows = table([row(0), row(1)])
-    assert maker.make_shard(rows).equals(maker.make_shard(rows))
-    maker.make_shard(table([row(0), row(1, audio=clip(1.0, seed=5))]))
+    assert maker.write_shard(rows).equals(maker.write_shard(rows))
+    maker.write_shard(table([row(0), row(1, audio=clip(1.0, seed=5))]))
     names = sorted(file.name for file in tmp_path.iterdir())
     assert len(names) == 2
     assert all(name.endswith(".arrow") for name in names)
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, tiny_whisper_d
     (tmp_path / "file").write_text("in the way")
     maker = ShardMaker(str(tmp_path / "file"), DataConfig(source="unused.jsonl"), of_model, LabelEncoder(of_model.tokenizer))
     with pytest.raises(UserError, match=r"data\.cache_dir: .*file/shard-.* cannot be written"):
-        maker.make_shard(table([row(0)]))
+        maker.write_shard(table([row(0)]))
 
 
 def splits_of(counts: dict[tuple[str, str | None], int], **config: Any) -> tuple[list[str], np.ndarray]:

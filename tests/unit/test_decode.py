@@ -4,7 +4,9 @@ B rows, M mel channels, F frames, P prefix tokens.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,12 +39,12 @@ def random_mel() -> torch.Tensor:
 
 @pytest.fixture(scope="module", name="prefix_BP")
 def prefixes(model: WhisperForConditionalGeneration) -> torch.Tensor:
-    ids = model.generation_config.lang_to_id
+    ids: dict[str, int] = getattr(model.generation_config, "lang_to_id")  # noqa: B009 (not declared by transformers)
     return torch.tensor([[START, ids[f"<|{language}|>"], TRANSCRIBE, NO_TIMESTAMPS] for language in LANGUAGES])
 
 
 @pytest.fixture
-def end_of_text(model, mel_BMF, prefix_BP):
+def end_of_text(model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor) -> Iterator[int]:
     """A token that this model does say, at different times in different rows, as the end of text."""
     rows = greedy_decode(model, mel_BMF, prefix_BP, 40, [END])
     token, count = Counter(token for row in rows for token in set(row)).most_common(1)[0]
@@ -53,31 +55,39 @@ def end_of_text(model, mel_BMF, prefix_BP):
     model.generation_config.eos_token_id = before
 
 
-def generated(model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, end: int, **settings: object) -> list[list[int]]:
+def generated(model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, end: int, **settings: Any) -> list[list[int]]:
     """The new tokens of `generate`, without its prefix and everything from the end of text on."""
     output = model.generate(mel_BMF, do_sample=False, num_beams=1, return_timestamps=False, pad_token_id=end, **settings)
     rows = [row[row.index(NO_TIMESTAMPS) + 1 :] if NO_TIMESTAMPS in row else row for row in output.tolist()]
     return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-def test_tokens_equal_generate_for_rows_of_many_languages_that_end_at_different_times(model, mel_BMF, prefix_BP, end_of_text):
+def test_tokens_equal_generate_for_rows_of_many_languages_that_end_at_different_times(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor, end_of_text: int
+) -> None:
     rows = greedy_decode(model, mel_BMF, prefix_BP, 30, [end_of_text])
     assert len({len(row) for row in rows}) >= 3
     assert rows == generated(model, mel_BMF, end_of_text, language=LANGUAGES, task="transcribe", max_new_tokens=30)
 
 
-def test_rows_do_not_depend_on_their_batch(model, mel_BMF, prefix_BP, end_of_text):
+def test_rows_do_not_depend_on_their_batch(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor, end_of_text: int
+) -> None:
     together = greedy_decode(model, mel_BMF, prefix_BP, 30, [end_of_text])
     singles = zip(mel_BMF.split(1), prefix_BP.split(1), strict=True)
     assert together == [greedy_decode(model, mel, prefix, 30, [end_of_text])[0] for mel, prefix in singles]
 
 
-def test_length_is_bounded_by_the_models_positions(model, mel_BMF, prefix_BP):
+def test_length_is_bounded_by_the_models_positions(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
+) -> None:
     rows = greedy_decode(model, mel_BMF, prefix_BP, 10_000, [END])
     assert max(len(row) for row in rows) == model.config.max_target_positions - prefix_BP.shape[1]
 
 
-def test_suppressed_tokens_are_not_chosen(model, mel_BMF, prefix_BP):
+def test_suppressed_tokens_are_not_chosen(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
+) -> None:
     first, *later = greedy_decode(model, mel_BMF[:1], prefix_BP[:1], 20, [END])[0]
     config = model.generation_config
     never, at_begin = config.suppress_tokens, config.begin_suppress_tokens
@@ -92,7 +102,7 @@ def test_suppressed_tokens_are_not_chosen(model, mel_BMF, prefix_BP):
     assert row == expected
 
 
-def test_english_only_models_have_a_short_prefix():
+def test_english_only_models_have_a_short_prefix() -> None:
     config = WhisperConfig(
         vocab_size=51864,
         d_model=32,
@@ -122,7 +132,7 @@ def test_english_only_models_have_a_short_prefix():
     assert rows == [row[-12:] for row in output]
 
 
-def test_bfloat16_models_decode(tiny_whisper_dir: Path, mel_BMF, prefix_BP):
+def test_bfloat16_models_decode(tiny_whisper_dir: Path, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor) -> None:
     model = lively(WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir, dtype=torch.bfloat16))
     rows = greedy_decode(model, mel_BMF, prefix_BP, 5, [END])
     assert [len(row) for row in rows] == [5] * len(LANGUAGES)

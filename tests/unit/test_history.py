@@ -1,6 +1,5 @@
 from pathlib import Path
 
-
 from raykd.tracking.history import HistoryWriter, JsonLines, read_history, read_json_lines
 from tests.unit.example_run import eval_record, train_record
 

@@ -13,7 +13,7 @@ import pytest
 from raykd.config import Config
 from raykd.tracking import mlflow as tracking
 from raykd.tracking.history import read_json_lines
-from raykd.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
+from raykd.tracking.mlflow import MlflowTracker, send_waiting, tracking_uri, ui_command
 from raykd.tracking.mlflow_values import MAX_PARAM, flat_params, points_of_metrics, points_of_record
 from raykd.tracking.run_folder import RunFolder
 from tests.unit.example_run import eval_record, example_config, example_metrics, make_run, train_record
@@ -164,6 +164,24 @@ def test_metrics_are_sent_when_the_store_answers_again(tmp_path: Path, monkeypat
     assert "does not take our metrics" in lines[0]
     assert lines[1:] == [f"MLflow: {uri} answers; what waited is sent"]
     assert [step for step, _ in history_of(str(tracker.run_id), "train/loss", uri)] == [1, 2]
+
+
+def test_files_that_wait_are_sent_for_a_finished_run(tmp_path: Path, own_store: str) -> None:
+    (tmp_path / "blocked").write_text("")
+    broken = {"uri": f"sqlite:///{tmp_path}/blocked/mlflow.db", "system_metrics": False}
+    config = config_with(tmp_path, tracking=broken)
+    run = make_run(config)
+    lines: list[str] = []
+    tracker = MlflowTracker(config, run, say=lines.append)
+    tracker.store_files()
+    tracker.close()
+    assert "--resume sends it" in lines[-1]
+    lines.clear()
+    send_waiting(config_with(tmp_path, tracking={"log_model": False, "system_metrics": False}), run, lines.append)
+    run_id = run.read_text("mlflow_run_id")
+    assert {item.path for item in mlflow.MlflowClient(own_store).list_artifacts(run_id)} >= {"config.yaml", "metrics.json"}
+    assert not run.has("mlflow_spool.jsonl")
+    assert lines == []
 
 
 def test_a_student_that_cannot_be_logged_is_said_and_the_run_ends_well(tmp_path: Path, own_store: str) -> None:

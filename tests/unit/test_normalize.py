@@ -2,7 +2,7 @@
 
 import pytest
 
-from raykd.evaluation.normalize import UNSPACED_LANGUAGES, normalizer_for
+from raykd.evaluation.normalize import UNSPACED_LANGUAGES, NormalizerChoice, normalizer_for
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from raykd.evaluation.normalize import UNSPACED_LANGUAGES, normalizer_for
         ("none", "zh", "none"),
     ],
 )
-def test_the_name_says_which_normaliser_was_used(choice, language, name):
+def test_the_name_says_which_normaliser_was_used(choice: NormalizerChoice, language: str, name: str) -> None:
     assert normalizer_for(choice, language)[0] == name
 
 
@@ -36,16 +36,16 @@ def test_the_name_says_which_normaliser_was_used(choice, language, name):
         ("auto", "cs", "...", ""),
     ],
 )
-def test_normalised_text(choice, language, text, expected):
+def test_normalised_text(choice: NormalizerChoice, language: str, text: str, expected: str) -> None:
     assert normalizer_for(choice, language)[1](text) == expected
 
 
-def test_english_spelling_map_needs_no_tokenizer_folder():
+def test_english_spelling_map_needs_no_tokenizer_folder() -> None:
     normalize = normalizer_for("english", "en")[1]
     assert normalize("the grey theatre organised its catalogue") == normalize("the gray theater organized its catalog")
 
 
 @pytest.mark.parametrize("language", sorted(UNSPACED_LANGUAGES))
-def test_unspaced_scripts_are_split_into_letters(language):
+def test_unspaced_scripts_are_split_into_letters(language: str) -> None:
     text = {"zh": "天气", "yue": "天氣", "ja": "天気", "th": "กขค", "lo": "ກຂຄ", "my": "ကခဂ", "km": "កខគ"}[language]
     assert normalizer_for("auto", language)[1](text).split() == list(text)

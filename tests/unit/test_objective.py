@@ -163,11 +163,11 @@ def test_float32_is_within_1e_5_of_float64() -> None:
 
 
 def test_bfloat16_accumulates_in_float32() -> None:
-    case = new_case(200, 16, 300)
+    case = new_case(600, 16, 300)
     for name in ("hidden_ND", "weight_VD", "teacher_ND", "teacher_VD", "self_NV"):
         setattr(case, name, getattr(case, name).bfloat16().double())
     loss, _, hidden_grad_ND, weight_grad_VD = plain(case, KD)
-    output, our_hidden_grad_ND, our_weight_grad_VD = ours(case, KD, 8, torch.bfloat16)
+    output, our_hidden_grad_ND, our_weight_grad_VD = ours(case, KD, 1, torch.bfloat16)
     assert (output.loss.dtype, our_hidden_grad_ND.dtype, our_weight_grad_VD.dtype) == (
         torch.float32,
         torch.bfloat16,
@@ -175,7 +175,7 @@ def test_bfloat16_accumulates_in_float32() -> None:
     )
     assert abs(output.loss.item() / loss.item() - 1) < 1e-2
     for grad, wanted in ((our_hidden_grad_ND, hidden_grad_ND), (our_weight_grad_VD, weight_grad_VD)):
-        assert (grad - wanted).norm() < 1e-2 * wanted.norm()
+        assert (grad - wanted).norm() < 7e-3 * wanted.norm()  # 2e-2 if the sum were in bfloat16
 
 
 def test_autocast_is_honoured(case: Case) -> None:

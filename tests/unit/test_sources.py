@@ -295,12 +295,12 @@ def test_manifests_that_cannot_be_used(tmp_path: Path, name: str, content: str, 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     assert "does not exist" in mistake(str(tmp_path / "none.jsonl"))
-    assert "does not exist" in mistake(str(tmp_path / "none"))
+    assert "does not exist" in mistake({"kind": "webdataset", "path": str(tmp_path / "none")})
     assert "no manifest in" in mistake({"kind": "manifest", "path": str(tmp_path)})
     assert "no manifest in" in mistake(str(tmp_path / "*.jsonl"))
     assert "cannot be opened as a filesystem" in mistake("nosuchscheme://bucket/m.jsonl")
     (tmp_path / "notes.txt").write_text("x")
-    assert "no manifest" in mistake(str(tmp_path / "notes.txt"))
+    assert "is no manifest" in mistake({"kind": "manifest", "path": str(tmp_path / "notes.txt")})
 
 
 # --- Common Voice ---

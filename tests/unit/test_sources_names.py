@@ -133,6 +133,16 @@ def test_folders_are_recognised(tmp_path: Path, files: list[str], kind: str) -> 
     assert source.kind == kind
 
 
+def test_paths_that_are_no_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"notes\.txt is no manifest"):
+        recognise_folder(str(tmp_path / "notes.txt"))
+    with pytest.raises(UserError, match="none does not exist"):
+        recognise_folder(str(tmp_path / "none"))
+    with pytest.raises(UserError, match="cannot be opened as a filesystem"):
+        recognise_folder("nosuchscheme://bucket/folder")
+
+
 def test_blocks_stay_small_whatever_the_clips(tmp_path: Path) -> None:
     origin = Origin(str(tmp_path), str(tmp_path), language="en")
     long_clip = bytes(17 << 20)

@@ -26,7 +26,9 @@ class Grammar:
         """`language` is Whisper's code; a slot is a sequence or comma-separated text; a kind has one template a line."""
         self.language = language
         filled = {name: phrases(slot) if isinstance(slot, str) else tuple(slot) for name, slot in slots.items()}
-        self._templates = {kind: [_Template(line, filled) for line in text.strip().splitlines()] for kind, text in kinds.items()}
+        self._templates = {
+            kind: [_Template(line, filled) for line in text.strip().splitlines()] for kind, text in kinds.items()
+        }
 
     def size(self, kind: str) -> int:
         """Number of sentences of a kind."""

@@ -48,10 +48,10 @@ class Voice:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """The text spoken: float32 samples_S at 16 kHz, within -1 and 1. The same arguments give the same bits, whatever was spoken before.
+    """The text spoken: float32 samples_S at 16 kHz, within -1 and 1; the same bits for the same arguments.
 
     eSpeak keeps oscillator and noise states between utterances, and neither its random seed nor its terminate call resets
-    them. So each utterance loads the library afresh and unloads it again, which costs 2 ms and gives it new static memory.
+    them. So each utterance loads the library afresh and unloads it again: that takes 2 ms and gives it new static memory.
 
     Raises:
         RuntimeError: eSpeak has no such voice or cannot speak.

@@ -6,7 +6,7 @@ from raykd.data.demo.grammar import Grammar, calendar, cross, phrases, spell
 
 NUMBERS = spell("uk", range(1000))
 ORDINALS = spell("uk", range(1, 32), ordinal=True)  # masculine nominative: "перший", "третій"
-FEMININE = [re.sub(r"\bдва$", "дві", word) for word in NUMBERS]
+FEMININE = [re.sub(r"\bдва$", "дві", re.sub(r"\bодин$", "одна", word)) for word in NUMBERS]
 NOT_ONE = [n for n in range(2, 1000) if n % 10 != 1 or n % 100 == 11]  # nominative and accusative are the same
 
 
@@ -39,8 +39,8 @@ def genitive(ordinal: str) -> str:
 
 
 def at_hour(hour: str) -> str:
-    """The time when: "перша" -> "о першій годині", with "об" before a vowel."""
-    return f"{'об' if hour.startswith('о') else 'о'} {hour[:-1]}ій годині"
+    """The time when: "перша" -> "о першій", with "об" before a vowel."""
+    return f"{'об' if hour.startswith('о') else 'о'} {hour[:-1]}ій"
 
 
 GRAMMAR = Grammar(
@@ -51,9 +51,10 @@ GRAMMAR = Grammar(
         "digit": NUMBERS[:10],
         "many": [NUMBERS[n] for n in MANY],
         "warm": [NUMBERS[n] for n in MANY if n < 40],
-        "hour": [f"{hour} година" for hour in HOURS],
+        "hour": HOURS,
         "at_hour": [at_hour(hour) for hour in HOURS],
-        "minutes": [counted(n, "хвилини", "хвилин") for n in NOT_ONE if 5 <= n < 60],
+        "minute": FEMININE[10:60],
+        "minutes": [counted(n, "хвилини", "хвилин") for n in (*range(2, 21), 30, 40, 50)],
         "date": calendar(lambda day, month: f"{ORDINALS[day - 1].replace('ій', 'є').replace('ий', 'е')} {MONTHS[month]}"),
         "on_date": calendar(lambda day, month: f"{genitive(ORDINALS[day - 1])} {MONTHS[month]}"),
         "weekday": "понеділок, вівторок, середа, четвер, п'ятниця, субота, неділя",
@@ -63,14 +64,14 @@ GRAMMAR = Grammar(
         "item": "хліб, кава, квиток, книга, обід, сумка, лампа, парасолька, шапка, чашка",
         "first": NAMES,
         "person": cross(NAMES, SURNAMES),
-        "vehicle": "потяг, автобус, експрес, трамвай, нічний потяг",
+        "vehicle": "потяг, автобус, експрес, трамвай, електробус",
         "from": """з києва, зі львова, з одеси, з харкова, з полтави, з луцька, з рівного, з житомира, з вінниці, з черкас,
             з калуша, з ужгорода""",
         "to": """до тернополя, до чернівців, до дніпра, до запоріжжя, до херсона, до миколаєва, до чернігова, до умані,
             до ковеля, до стрия, до мукачева, до бродів""",
         "in_city": """у києві, у львові, в одесі, у харкові, у полтаві, у луцьку, у рівному, у житомирі, у вінниці,
             у черкасах, в ужгороді, у тернополі, у чернівцях, у дніпрі, у запоріжжі, у херсоні, у чернігові, в умані""",
-        "runs": """запізнюється, їде вчасно, сьогодні не їде, відправляється зараз, майже повний, уже поїхав,
+        "runs": """запізнюється, їде вчасно, сьогодні не їде, їде зараз, майже повний, уже поїхав,
             приїде пізніше, стоїть на станції""",
         "please": "будь ласка, зараз, потім, швидко, спочатку",
         "switch": "увімкни, вимкни, перевір, полагодь",
@@ -111,13 +112,13 @@ GRAMMAR = Grammar(
         {teen} мінус {digit}
     """,
     time="""
-        зараз {hour} {minutes}
-        зараз рівно {hour} {minutes}
-        потяг їде {at_hour} {minutes}
-        зустрінемося {at_hour} {minutes}
-        будильник дзвонить {at_hour} {minutes}
-        {event} починається {at_hour}
-        {event} закінчується {at_hour}
+        зараз {hour} {minute}
+        зараз рівно {hour} {minute}
+        потяг їде {at_hour} {minute}
+        зустрінемося {at_hour} {minute}
+        будильник дзвонить {at_hour} {minute}
+        {event} починається {at_hour} годині
+        {event} закінчується {at_hour} годині
         я прийду {on_weekday} {at_hour}
     """,
     date="""
