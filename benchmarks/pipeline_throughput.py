@@ -1,6 +1,6 @@
 """Utterances a second and core of the data pipeline, against WhisperFeatureExtractor in one process on the same clips.
 
-    python benchmarks/pipeline_throughput.py [--clips 200] [--ray]
+    python benchmarks/pipeline_throughput.py [--clips 100] [--ray]
 
 Both sides decode with soundfile, resample with soxr and make the same labels; they differ in the log-mel. The plain side runs
 the extractor on its 30 s window, clip by clip, as Hugging Face's fine-tuning scripts do. Everything runs in one thread, and
@@ -46,8 +46,8 @@ Rows = list[dict[str, Any]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=7, help="the fastest counts")
     parser.add_argument("--ray", action="store_true", help="time prepare_corpus on all cores as well")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

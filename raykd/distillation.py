@@ -151,11 +151,18 @@ def _make_models(config: Config, run: RunFolder, teacher: str | None, progress: 
     return Models(
         teacher=teacher,
         teacher_hash=teacher_hash,
-        teacher_shape=teacher_model.to("meta") if teacher_model else None,  # type: ignore[arg-type]
-        student_shape=student.to("meta"),  # type: ignore[arg-type]
+        teacher_shape=_shape_of(teacher_model) if teacher_model else None,
+        student_shape=_shape_of(student),
         encoder_shared=encoder_shared,
         speech_format=speech_format(teacher, revision) if teacher else speech_format(run.student_init_dir),
     )
+
+
+def _shape_of(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
+    """The model without its weights."""
+    shape = model.to("meta")  # type: ignore[arg-type]
+    shape.tie_weights()  # moving to the meta device gives each name a parameter of its own
+    return shape
 
 
 def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Progress) -> Corpus:

@@ -40,7 +40,7 @@ OUTCOME_SCHEMA = pa.schema(
         ("failure", pa.string()),
     ]
 )
-"""What became of a source row: its place in a shard, or the reason why it has none. A row with `failure` ends the preparation."""
+"""What became of a source row: its place in a shard, or the reason why it has none. A `failure` ends the preparation."""
 
 _FASTEST_CHARACTERS_PER_S = 40.0
 _SLACK_S = 0.5

@@ -139,9 +139,9 @@ def stream_steps(
 def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generator[Utterance, None, None]:
     """All rows of the steps.
 
-    The steps are read in segments, each a Ray Data execution that runs to its end while the segment before it is in use. A single
-    execution over all steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in a busy
-    loop that takes half a core from training.
+    The steps are read in segments, each a Ray Data execution that runs to its end while the segment before it is in use. A
+    single execution over all steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in
+    a busy loop that takes half a core from training.
     """
     plan_ref = ray.put(plan)
     size = steps_per_task * _SEGMENT_TASKS

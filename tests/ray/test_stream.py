@@ -9,6 +9,7 @@ import ray
 import torch
 
 from raykd.config.data import SpecAugment
+from raykd.data import stream
 from raykd.data.corpus import Corpus
 from raykd.data.order import EpochOrder
 from raykd.data.stream import StepBatches, local_steps, stream_steps
@@ -56,6 +57,17 @@ def test_stream_equals_reading_in_process(
     where = (corpus, "train", order, steps, rank, world, micro_batches, speech_format(tiny_whisper_dir), SpecAugment(), SEED)
     streamed = list(stream_steps(*where))
     assert [batches.step for batches in streamed] == list(steps)
+    for one, other in zip(streamed, local_steps(*where), strict=True):
+        assert_same(one, other)
+
+
+def test_a_long_stream_is_read_in_several_segments(
+    corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_TASK_BYTES", 200_000)
+    where = (corpus, "train", order, range(2, 40), 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    streamed = list(stream_steps(*where))
+    assert [batches.step for batches in streamed] == list(range(2, 40))
     for one, other in zip(streamed, local_steps(*where), strict=True):
         assert_same(one, other)
 
@@ -109,10 +121,10 @@ def test_a_stream_that_is_closed_early_stops_reading(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None
 ) -> None:
     of_model = speech_format(tiny_whisper_dir)
-    stream: Iterator[StepBatches] = stream_steps(corpus, "train", order, range(100_000), 0, 1, 1, of_model, None, SEED)
-    assert [next(stream).step for _ in range(3)] == [0, 1, 2]
-    stream.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("raykd-batches", "StreamingExecutor"))]
+    batches: Iterator[StepBatches] = stream_steps(corpus, "train", order, range(100_000), 0, 1, 1, of_model, None, SEED)
+    assert [next(batches).step for _ in range(3)] == [0, 1, 2]
+    batches.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("raykd-", "StreamingExecutor"))]
 
 
 @ray.remote(num_cpus=0.75)
