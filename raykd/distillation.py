@@ -88,7 +88,8 @@ def _open_run(config: Config, resume: bool) -> RunFolder:
     for section in FIXED_ON_RESUME:
         if getattr(before, section) != getattr(config, section):
             raise UserError(
-                f"{section}: differs from the run to resume ({run.config_path}); give the same values, or start a new run without --resume"
+                f"{section}: differs from the run to resume ({run.config_path}); "
+                "give the same values, or start a new run without --resume"
             )
     run.write_text("config.yaml", dump_yaml(config))
     return run
@@ -111,8 +112,8 @@ def _require_shared_storage(config: Config, nodes: int) -> None:
     for key, path in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
         if "://" not in path:
             raise UserError(
-                f"{key}: {path} is a local path, but the cluster has {nodes} nodes that must all read it; give a shared one such as "
-                f"s3://bucket/{path}, or file:///mnt/shared/{path} for a folder mounted on every node"
+                f"{key}: {path} is a local path, but the cluster has {nodes} nodes that must all read it; "
+                f"give a shared one such as s3://bucket/{path}, or file:///mnt/shared/{path} for a folder mounted on every node"
             )
 
 
@@ -169,7 +170,9 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
     """Speech to mel and labels, once; the rejects are copied into the run folder."""
     progress.phase("data", unit="utterances")
     corpus = prepare_corpus(
-        config.data, wanted, progress=lambda done, rejected: progress.update(done, note=f"{rejected} rejected" if rejected else "")
+        config.data,
+        wanted,
+        progress=lambda done, rejected: progress.update(done, note=f"{rejected} rejected" if rejected else ""),
     )
     storage.write_bytes(run.rejects_path, storage.read_bytes(storage.join(corpus.path, REJECTS_FILE)))
     if len(corpus.index("train")) == 0:
@@ -202,7 +205,9 @@ class _Distillation:
         selection = CheckpointSelection(
             self.run.checkpoints_dir,
             self.config.train.keep_checkpoints,
-            evaluate=lambda path: self._evaluate_student(self.run.student_init_dir, "dev", storage.join(path, TRAINABLE)).summary,
+            evaluate=lambda path: (
+                self._evaluate_student(self.run.student_init_dir, "dev", storage.join(path, TRAINABLE)).summary
+            ),
             on_score=self._on_dev_score,
             known_wer={record["step"]: record["wer"] for record in scored if record["split"] == "dev"},
         )
@@ -279,7 +284,9 @@ class _Distillation:
     def _on_start(self, step: int) -> None:
         """The workers start; again, when one was lost."""
         if self._last_step > step:
-            text = f"a training worker was lost after step {self._last_step}; training goes on from the checkpoint of step {step}"
+            text = (
+                f"a training worker was lost after step {self._last_step}; training goes on from the checkpoint of step {step}"
+            )
             self.history.rewind(step)
             self.history.record({"kind": "event", "step": step, "text": text})
             self.progress.say(text)
@@ -328,7 +335,9 @@ class _Distillation:
             gpus=self.resources.evaluation_gpus,
         )
 
-    def _metrics(self, teacher: dict[str, Evaluation], student: dict[str, Evaluation], speed: dict[str, dict[str, float]]) -> Metrics:
+    def _metrics(
+        self, teacher: dict[str, Evaluation], student: dict[str, Evaluation], speed: dict[str, dict[str, float]]
+    ) -> Metrics:
         def model_metrics(model: WhisperForConditionalGeneration, evaluations: dict[str, Evaluation]) -> ModelMetrics:
             params = sum(parameter.numel() for parameter in model.parameters())
             return ModelMetrics.of(params, {split: evaluation.summary for split, evaluation in evaluations.items()})

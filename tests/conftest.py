@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def tiny_whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Whisper (1 + 2 layers, width 32, 5 s window, 51 865 tokens), its tokenizer and feature extractor."""
+    """A folder with a random Whisper (1 + 2 layers, width 32, 5 s window, 51 865 tokens) and its processor."""
     from raykd.config.models import ScratchConfig
     from raykd.models.demo import demo_processor, new_whisper
     from raykd.models.whisper import save_whisper

@@ -57,6 +57,7 @@ class Progress:
     def phase(self, name: str, total: float | None = None, unit: str = "", done: float = 0) -> None:
         """Begin a phase, ending the one before. `done` is where it starts, for instance the step resumed from."""
         self.done()
+        self._last_eval = ""
         self._phase = _Phase(name, total, unit, done, self._clock())
         if self._live:
             self._task = self._live.add_task(name, total=total, completed=int(done), state=self._phase.state(self._clock()))

@@ -1,8 +1,8 @@
 """Checkpoints: what trains, its optimiser states and the step. Written atomically, readable with any number of workers.
 
-    checkpoints/step-00000100/trainable.safetensors    float32 parameters by their name in the student
-                              optimizer.safetensors    Adam's moments by `<name>.<moment>`
-                              state.json               step, hashes; written last: without it there is no checkpoint
+checkpoints/step-00000100/trainable.safetensors    float32 parameters by their name in the student
+                          optimizer.safetensors    Adam's moments by `<name>.<moment>`
+                          state.json               step, hashes; written last: without it there is no checkpoint
 """
 
 import json
@@ -32,9 +32,7 @@ class CheckpointState:
     corpus_key: str
 
 
-def write_checkpoint(
-    folder: str, state: CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]
-) -> str:
+def write_checkpoint(folder: str, state: CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]) -> str:
     """Write the checkpoint of `state.step` into `folder` and return its path. A failed write leaves no checkpoint behind.
 
     Raises:
@@ -112,6 +110,10 @@ def check_same_run(found: CheckpointState, expected: CheckpointState, path: str)
     Raises:
         UserError: names what differs.
     """
-    for field, what in (("frozen_hash", "the student's frozen weights"), ("teacher_hash", "the teacher"), ("corpus_key", "the data")):
+    for field, what in (
+        ("frozen_hash", "the student's frozen weights"),
+        ("teacher_hash", "the teacher"),
+        ("corpus_key", "the data"),
+    ):
         if getattr(found, field) != getattr(expected, field):
             raise UserError(f"{path}: {what} changed since this checkpoint was written; start a new run instead of --resume")

@@ -53,7 +53,9 @@ def connect(verbose: bool = False) -> None:
             include_dashboard=None if address else False,
         )
     except ConnectionError as error:
-        raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); start one or unset RAY_ADDRESS") from None
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); start one or unset RAY_ADDRESS"
+        ) from None
     _quiet_data(verbose)
 
 
@@ -91,7 +93,9 @@ def plan_resources(config: ClusterConfig) -> Resources:
     workers = config.num_workers or int(gpus if use_gpu else min(2, max(1, cpus)))
     if workers > available:
         kind = "GPUs" if use_gpu else "CPUs"
-        raise UserError(f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}")
+        raise UserError(
+            f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}"
+        )
     share = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
     return Resources(
         workers=workers,

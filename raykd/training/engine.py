@@ -26,7 +26,7 @@ class Engine:
         self._norm = 0.0
         self._engine, *_ = deepspeed.initialize(
             model=module,
-            model_parameters=_parameter_groups(module, config.weight_decay),  # type: ignore[arg-type]
+            model_parameters=_parameter_groups(module, config.weight_decay),
             config=_deepspeed_config(config, accumulation),
         )
         self._create_moments()
@@ -85,7 +85,9 @@ class Engine:
                 else:
                     value = safe_get_full_optimizer_state(parameter, moment)
                 if keep:
-                    values[f"{name}.{moment}"] = value.detach().to("cpu", torch.float32, copy=True).reshape(_shape_of(parameter))
+                    values[f"{name}.{moment}"] = (
+                        value.detach().to("cpu", torch.float32, copy=True).reshape(_shape_of(parameter))
+                    )
         return values
 
     def restore_moments(self, names: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor], step: int) -> None:

@@ -123,5 +123,5 @@ def _not_finite(batches: StepBatches, means: Tensor) -> str:
     ids = [utterance for batch in batches.micro for utterance in batch.ids]
     return (
         f"the loss became {float(means[0])} at step {batches.step + 1} (this worker's utterances: {', '.join(ids[:8])}); "
-        "lower train.lr, lengthen train.warmup_steps or set train.clip_norm, then start again or --resume from the last checkpoint"
+        "lower train.lr, lengthen train.warmup_steps or set train.clip_norm and start again; checkpoints are kept"
     )

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import ray
@@ -122,8 +122,8 @@ def _worker(settings: dict[str, Any]) -> None:
 
 def _stream(
     job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int
-) -> Iterator[StepBatches]:
-    return stream_steps(
+) -> Generator[StepBatches, None, None]:
+    yield from stream_steps(
         job.corpus,
         "train",
         order,

@@ -99,9 +99,11 @@ class Teacher:
 
 
 class FrozenEncoder:
-    """Where encoder states come from when the student's encoder does not train: the teacher's when it is the same, else its own."""
+    """The encoder of a student whose encoder does not train: the teacher's when it is the same, else its own."""
 
-    def __init__(self, student: WhisperForConditionalGeneration, teacher: Teacher | None, shared: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, student: WhisperForConditionalGeneration, teacher: Teacher | None, shared: bool, dtype: torch.dtype
+    ) -> None:
         self.teacher = teacher if shared else None
         self.encoder = None if shared else student.model.encoder.eval().to(dtype)
 

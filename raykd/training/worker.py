@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -12,20 +12,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from raykd import storage
 from raykd.config.root import Config
 from raykd.data.corpus import Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import StepBatches
-from raykd.models.state import frozen_names, state_hash, trainable_names
+from raykd.models.state import frozen_names, state_hash
 from raykd.models.student import freeze, shares_encoder
 from raykd.models.whisper import load_whisper
 from raykd.objectives.recipes import terms_of
 from raykd.training import checkpoint as ckpt
 from raykd.training.engine import Engine
 from raykd.training.loop import NotFiniteError, Record, Trainer, train
-from raykd.training.plan import TrainingPlan, accumulation_steps, plan_training
+from raykd.training.plan import accumulation_steps, plan_training
 from raykd.training.step import FrozenEncoder, StudentStep, Teacher
 
 Emit = Callable[[Record], None]
@@ -47,7 +46,7 @@ class TrainingJob:
     """Folder where the ids of trained batches are written; None: nowhere."""
 
 
-StepStream = Callable[[TrainingJob, EpochOrder, range, int, int, int], Iterator[StepBatches]]
+StepStream = Callable[[TrainingJob, EpochOrder, range, int, int, int], Generator[StepBatches, None, None]]
 """(job, order, steps, rank, world, accumulation) -> this worker's batches: `data.stream.stream_steps` or `local_steps`."""
 
 
@@ -156,7 +155,8 @@ def build_trainer(
 
 
 def compute_dtype(choice: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; `auto` is bfloat16 on GPUs that have it."""
+    """float32 or bfloat16; `auto` is bfloat16 on GPUs that have it. On CPUs it is float32, where bfloat16 is only
+    faster with AVX512-BF16 or AMX (8 times in the output head of a small student, benchmarks/RESULTS.md)."""
     if choice == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if choice == "bfloat16" else torch.float32
@@ -172,7 +172,9 @@ def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: dict[
     return found.step
 
 
-def _write(job: TrainingJob, state: ckpt.CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]) -> str | None:
+def _write(
+    job: TrainingJob, state: ckpt.CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]
+) -> str | None:
     """Write a checkpoint; why it could not be written, or None."""
     try:
         ckpt.write_checkpoint(job.checkpoints, state, trainable, moments)

@@ -17,7 +17,7 @@ from raykd.models.student import build_student
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
 from raykd.training.worker import TrainingJob
 
-WORDS = "jedna dva tři čtyři pět šest sedm osm devět deset sto tisíc".split()
+WORDS = ["jedna", "dva", "tři", "čtyři", "pět", "šest", "sedm", "osm", "devět", "deset", "sto", "tisíc"]
 
 MakeJob = Callable[..., TrainingJob]
 
@@ -68,7 +68,7 @@ def make_job(manifest: Path, tiny_corpus: Corpus, tiny_format: SpeechFormat, tin
                 "teacher": {"model": str(tiny_whisper_dir)},
                 "student": {"decoder_layers": 1, **(student or {})},
                 "objective": {"recipe": "kd"},
-                "train": {"steps": 4, "batch_size": 8, "lr": 1e-3, "eval_every": 1000, **train},
+                "train": {"precision": "float32", "steps": 4, "batch_size": 8, "lr": 1e-3, "eval_every": 1000, **train},
             }
         )
         folder = tmp_path / name / "student_init"

@@ -1,4 +1,4 @@
-"""Killed workers and killed jobs: every utterance of an epoch is trained on exactly once, and the loss goes on as if nothing had happened."""
+"""Killed workers and jobs: every utterance of an epoch is trained on once, and the loss goes on as if nothing had happened."""
 
 import json
 import os

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,17 @@ def final_parameters(job: TrainingJob) -> dict[str, torch.Tensor]:
     return load_file(Path(path) / TRAINABLE)
 
 
-def local_stream(job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int) -> Iterator[StepBatches]:
+def local_stream(
+    job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int
+) -> Generator[StepBatches, None, None]:
     augment, seed = job.config.data.spec_augment, job.config.seed
     yield from local_steps(job.corpus, "train", order, steps, rank, world, accumulation, job.speech_format, augment, seed)
 
 
 def _worker(rank: int, world: int, port: int, jobs: list[TrainingJob], results: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank)
+    )
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     all_records: list[list[Record]] = []
