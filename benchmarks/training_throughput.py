@@ -2,8 +2,8 @@
 
     python benchmarks/training_throughput.py [--steps 40] [--precision float32] [--decoder-layers 2]
 
-Both take the same batches of demo speech through the same student step (encoder shared with a frozen teacher, objective kd), with
-the same number of threads. The two are run one after the other, twice; the table gives medians of seconds a step and their ratio.
+Both take the same batches of demo speech through the same student step (encoder shared with a frozen teacher, objective kd)
+with the same number of threads. They are run one after the other, twice; the table gives medians and their ratio.
 """
 
 import argparse
@@ -135,9 +135,7 @@ def print_table(job: TrainingJob, seconds: dict[str, list[float]], threads: int,
     trained = flops_per_utterance(student, tokens=tokens, shared_encoder=True).total
     gflop = batch_size * (forward + 3 * trained) / 1e9
     plain = statistics.median(seconds["plain PyTorch"])
-    print(
-        f"\n{batch_size} utterances a step, {tokens} tokens each, {threads} threads, {gflop:.1f} GFLOP a step (3 x forward where it trains)\n"
-    )
+    print(f"\n{batch_size} utterances a step, {tokens} tokens each, {threads} threads, {gflop:.1f} GFLOP a step\n")
     print("| loop | ms a step | utterances/s | GFLOP/s | against plain |\n|---|--:|--:|--:|--:|")
     for name, values in seconds.items():
         median = statistics.median(values)

@@ -5,12 +5,6 @@ from collections.abc import Sequence
 
 from raykd.cli import run_command
 from raykd.config import load_config
-from raykd.distillation import distil
-from raykd.tracking.metrics import Metrics
-from raykd.tracking.mlflow import tracking_uri, ui_command
-from raykd.tracking.progress import Progress
-from raykd.tracking.table import print_result
-from raykd.training.cluster import connect
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,6 +16,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, such as train.lr=1e-4")
     options = parser.parse_args(arguments)
     config = load_config(options.config, options.overrides)
+
+    # Ray and the models take seconds to import: a mistake in the config is told before that.
+    from raykd.distillation import distil
+    from raykd.tracking.metrics import Metrics
+    from raykd.tracking.mlflow import tracking_uri, ui_command
+    from raykd.tracking.progress import Progress
+    from raykd.tracking.table import print_result
+    from raykd.training.cluster import connect
+
     connect(options.verbose)
     with Progress() as progress:
         run = distil(config, options.resume, progress)

@@ -1,5 +1,6 @@
 """One run from a config to a measured student: the phases of `python -m raykd.distill`, in order."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
 from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
-from raykd.training.checkpoint import TRAINABLE, latest_checkpoint, step_of
+from raykd.training.checkpoint import TRAINABLE, delete_checkpoint, list_checkpoints, step_of
 from raykd.training.cluster import Resources, device_name, plan_resources
 from raykd.training.loop import Record
 from raykd.training.plan import accumulation_steps, plan_training
@@ -38,6 +39,8 @@ from raykd.training.selection import CheckpointSelection
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob, compute_dtype
 
+_JOB_FOLDER = "runtime_resources/working_dir_files"
+"""Part of the path of a Ray job's working folder."""
 FIXED_ON_RESUME = ("seed", "data", "teacher", "student", "objective", "train")
 """Sections that decide what is trained on what: a run that changed them halfway would be no run of any config."""
 
@@ -51,6 +54,11 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
     """
     resources = plan_resources(config.cluster)
     _require_shared_storage(config, resources.nodes)
+    if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
+        progress.say(
+            f"WARNING  output_dir: {config.output_dir} lies in the job's own folder ({os.getcwd()}), "
+            "which Ray deletes in time; give an absolute path or s3://"
+        )
     config = _with_absolute_paths(config)
     run = _open_run(config, resume)
     if run.finished:
@@ -199,7 +207,7 @@ class _Distillation:
     def train(self) -> None:
         """Train to the end of the plan, then write the best checkpoint as `student/`."""
         self.progress.say(banner_text(self._facts()))
-        start = latest_checkpoint(self.run.checkpoints_dir)
+        start = self._start()
         self.history.rewind(step_of(start) if start else 0)
         scored = read_history(self.run.history_path).eval
         selection = CheckpointSelection(
@@ -217,6 +225,7 @@ class _Distillation:
 
         def on_record(record: Record) -> None:
             if record["kind"] == "checkpoint":
+                self.history.flush()
                 selection.written(record["step"], record["evaluate"])
             else:
                 self._on_record(record)
@@ -249,6 +258,18 @@ class _Distillation:
             if self.config.tracking.log_model:
                 self.tracker.log_student()
             self.tracker.close()
+
+    def _start(self) -> str | None:
+        """The checkpoint to go on from: the newest whose steps are all in the history.
+
+        Workers that outlive a killed driver for a moment may write later ones, but nobody heard of their steps.
+        """
+        recorded = {record["step"] for record in read_history(self.run.history_path).train}
+        for path in reversed(list_checkpoints(self.run.checkpoints_dir)):
+            if recorded.issuperset(range(1, step_of(path) + 1)):
+                return path
+            delete_checkpoint(path)
+        return None
 
     def fail(self) -> None:
         """Keep what was recorded of a run that ends early."""

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from raykd.config.objective import TermConfig
 from raykd.config.training import TrainConfig
-from raykd.data.batches import Batch
+from raykd.data.batches import IGNORED_LABEL, Batch
 from raykd.data.stream import StepBatches
 from raykd.objectives.distribution import TokenDistribution
 from raykd.objectives.recipes import ResolvedTerm, resolve_terms, targets_needed
 from raykd.training.engine import Engine
 from raykd.training.plan import TrainingPlan, learning_rate
-from raykd.training.step import IGNORED_LABEL, FrozenEncoder, Teacher, batch_to
+from raykd.training.step import FrozenEncoder, Teacher, batch_to
 
 Record = dict[str, Any]
 

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from raykd.data.batches import Batch
+from raykd.data.batches import IGNORED_LABEL, Batch
 from raykd.objectives.distribution import HeadDistribution, TokenDistribution
 from raykd.objectives.objective import ObjectiveHead
 from raykd.objectives.recipes import ResolvedTerm
-
-IGNORED_LABEL = -100
 
 
 class StudentStep(nn.Module):

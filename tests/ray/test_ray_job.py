@@ -1,5 +1,6 @@
 """`ray job submit` against a cluster of our own: what is uploaded, and that raykd runs from the upload."""
 
+import json
 import os
 import secrets
 import shutil
@@ -129,7 +130,24 @@ def test_only_code_and_configs_are_uploaded(cluster: str, working_dir: Path) -> 
     assert sum(sizes.values()) < 2 * 2**20
 
 
-def test_raykd_distill_starts_as_a_job(cluster: str, working_dir: Path) -> None:
-    done = _submit(cluster, working_dir, "python", "-m", "raykd.distill", "--help")
+def test_the_quickstart_runs_as_a_job(cluster: str, working_dir: Path, tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    """The README's command, made short: a minute of speech, a tiny teacher, three steps."""
+    shorter = [
+        f"output_dir={tmp_path}/runs",
+        f"data.cache_dir={tmp_path}/cache",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        f"teacher.model={tiny_whisper_dir}",
+        "data.source={kind: demo, hours: 0.02, kinds: [number]}",
+        "train.steps=3",
+        "train.warmup_steps=0",
+        "train.eval_every=3",
+        "evaluation.max_new_tokens=8",
+        "tracking.log_model=false",
+    ]
+    done = _submit(cluster, working_dir, "python", "-m", "raykd.distill", "--config", "configs/quickstart.yaml", *shorter)
     assert done.returncode == 0, done.stdout
-    assert "--config" in done.stdout
+    run = tmp_path / "runs" / "quickstart"
+    assert f"student  {run}/student" in done.stdout
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["train"]["steps"] == 3
+    assert (run / "student" / "model.safetensors").exists()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raykd.training.checkpoint import latest_checkpoint
+from raykd.training.checkpoint import delete_checkpoint, latest_checkpoint, list_checkpoints, step_of
 from raykd.training.worker import TrainingJob
 from tests.ray.conftest import MakeJob
 from tests.ray.workers import final_parameters, train_in_processes
@@ -73,9 +73,20 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(make_
     assert latest_checkpoint(job.checkpoints) is not None
 
 
-def _drop_after(folder: str, step: int) -> None:
-    from raykd.training.checkpoint import delete_checkpoint, list_checkpoints, step_of
+def test_a_full_disk_stops_training_and_keeps_the_last_checkpoint(make_job: MakeJob) -> None:
+    job = make_job("full", steps=4, checkpoint_every=1)
+    longer = replace(job, config=job.config.model_copy(update={"train": job.config.train.model_copy(update={"steps": 6})}))
+    train_in_processes([job], world=2)
+    before = list_checkpoints(job.checkpoints)
+    (records,) = train_in_processes([longer], world=2, largest_file=100_000)
+    (stopped,) = [record for record in records if record["kind"] == "stopped"]
+    assert "step 5 could not be written" in stopped["reason"]
+    assert before[-1] in stopped["reason"]
+    assert "--resume" in stopped["reason"]
+    assert list_checkpoints(job.checkpoints) == before
 
+
+def _drop_after(folder: str, step: int) -> None:
     for path in list_checkpoints(folder):
         if step_of(path) > step:
             delete_checkpoint(path)
