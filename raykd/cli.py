@@ -1,9 +1,11 @@
 """The `raykd` verbs, and how every command ends: 0 done, 1 failed, 2 a mistake the user can mend."""
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import NoReturn
 
 from raykd import __version__
 from raykd.errors import RunError, UserError
@@ -13,6 +15,14 @@ VERBS = {
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of a command; a mistake in them is told like any other, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the UserError."""
+        raise UserError(f"{message}; {self.prog} --help tells more")
 
 
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:

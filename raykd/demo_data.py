@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import ray
 
+from raykd.cli import Parser
 from raykd.config.data import DemoSource
 from raykd.config.load import parse
 from raykd.data.demo import write_demo_corpus
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="raykd demo-data",
         description="Make synthetic speech with its transcripts: sentences of small grammars, spoken by eSpeak NG.",
     )

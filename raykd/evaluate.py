@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from raykd import storage
+from raykd.cli import Parser
 from raykd.config.base import Section
 from raykd.config.data import DataConfig
-from raykd.config.load import apply_override, parse
+from raykd.config.load import parse
 from raykd.config.training import EvaluationConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.errors import UserError
@@ -145,7 +146,7 @@ def _marked(reference: str, hypothesis: str) -> str:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="raykd evaluate",
         description="Word and character error rates of a Whisper, raykd's or any other, on a split of some speech.",
         epilog=_EXAMPLES,
@@ -170,8 +171,7 @@ def _config(options: argparse.Namespace) -> EvaluateConfig:
     tree: dict[str, Any] = {"data": {"source": source, "dev_share": 0}}
     if options.language:
         tree["data"]["language"] = options.language
-    overridden = [apply_override(tree, override) for override in options.overrides]
-    return parse(EvaluateConfig, tree, "--data", overridden)
+    return parse(EvaluateConfig, tree, "--data", options.overrides)
 
 
 def _split(corpus: "Corpus", wanted: str, source: str) -> str:

@@ -1,6 +1,6 @@
 """YAML and `key=value` overrides in, a checked `Config` out; every mistake becomes one line that names its key."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +22,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         UserError: the file cannot be read, or a key is unknown or its value impossible; one line for each mistake.
     """
     tree = read_yaml(path)
-    overridden = [apply_override(tree, override) for override in overrides]
-    config = parse(Config, tree, path, overridden)
+    config = parse(Config, tree, path, overrides)
     if config.teacher is None or not config.teacher.trained_by_raykd:
         return config
     teacher = config.teacher.model_copy(update={"model": _beside(path, config.teacher.model)})
@@ -48,21 +47,33 @@ def read_yaml(path: str) -> dict[str, Any]:
     return tree
 
 
-def parse(section: type[SectionT], tree: dict[str, Any], origin: str, overridden: Collection[str] = ()) -> SectionT:
-    """Check a mapping against a section; messages name `origin`, or the command line for the key paths `overridden` there.
+def parse(section: type[SectionT], tree: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> SectionT:
+    """Check a mapping with overrides against a section; messages name `origin`, or the command line for what it got wrong.
 
     Raises:
         UserError: one line for each unknown key or impossible value.
     """
+    changed = dict(tree)
+    for override in overrides:
+        apply_override(changed, override)
     try:
-        return section.model_validate(tree)
+        return section.model_validate(changed)
     except ValidationError as error:
-        found = mistakes(error, section, tree)
+        found = mistakes(error, section, changed)
+    in_origin = _mistakes_in(section, tree) if overrides else found
     lines = []
     for path, complaint in found:
-        typed = any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in overridden)
-        lines.append(": ".join(part for part in ("command line" if typed else origin, path, complaint) if part))
+        where = origin if (path, complaint) in in_origin else "command line"
+        lines.append(": ".join(part for part in (where, path, complaint) if part))
     raise UserError("\n".join(lines))
+
+
+def _mistakes_in(section: type[Section], tree: dict[str, Any]) -> list[tuple[str, str]]:
+    try:
+        section.model_validate(tree)
+    except ValidationError as error:
+        return mistakes(error, section, tree)
+    return []
 
 
 def dump_yaml(section: Section) -> str:
@@ -70,8 +81,8 @@ def dump_yaml(section: Section) -> str:
     return to_yaml(section.model_dump(mode="json"))
 
 
-def apply_override(tree: dict[str, Any], override: str) -> str:
-    """Set one override in the tree and return its key path. Sections on the way are copied: YAML aliases share them."""
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one override in the tree. Sections on the way are copied: YAML aliases share them."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"{override}: an override has the form key=value, such as train.lr=1e-4")
@@ -85,7 +96,6 @@ def apply_override(tree: dict[str, Any], override: str) -> str:
             raise UserError(f"{override}: {path} is {got(child)}, not a section; give the whole of {path}")
         node[parent] = node = dict(child or {})
     node[last] = value
-    return key
 
 
 def _beside(config_path: str, path: str) -> str:

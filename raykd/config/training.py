@@ -2,11 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raykd.config.base import Section, wrong
 
 Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
+
+
+_STORES = {"sqlite", "http", "https", "file", "postgresql", "mysql", "mssql"}
+"""Kinds of MLflow store, by the scheme of their address."""
 
 
 class TrainConfig(Section):
@@ -80,6 +84,16 @@ class TrackingConfig(Section):
     system_metrics: bool = True
     log_every: int = Field(10, ge=1)
     """Steps between two lines of training metrics."""
+
+    @field_validator("uri")
+    @classmethod
+    def _is_a_store(cls, uri: str | None) -> str | None:
+        if uri is None or uri.startswith("databricks"):
+            return uri
+        scheme, mark, _ = uri.partition("://")
+        if not mark or scheme.partition("+")[0] not in _STORES:
+            raise ValueError(f"must be sqlite:///FILE, http://HOST:PORT or another address of an MLflow store (got {uri!r})")
+        return uri
 
 
 class ClusterConfig(Section):

@@ -96,6 +96,9 @@ def decode_audio(encoded: bytes, max_seconds: float | None = None) -> np.ndarray
 
 def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
     try:
+        if not stream.read(1):
+            raise AudioError("empty audio")
+        stream.seek(0)
         with _ForwardFile(stream) as file:
             rate = file.samplerate
             if rate not in RATES_HZ:

@@ -62,12 +62,21 @@ def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Pr
     path = storage.join(cache, "corpora", key)
     corpus = open_corpus(path)
     if corpus is None:
-        storage.make_dir(path)
+        _make_dir(path)
         outcomes = _outcomes(parts, ShardMaker(path, config, speech_format, encoder), progress)
         corpus = commit(path, key, config, speech_format, encoder, outcomes)
     rows = corpus.summary["utterances"] + corpus.summary["rejected"]
     check_rejects(corpus.summary["rejects"], rows, config.max_reject_share, storage.join(path, REJECTS_FILE))
     return corpus
+
+
+def _make_dir(path: str) -> None:
+    try:
+        storage.make_dir(path)
+    except OSError as error:
+        raise UserError(
+            f"data.cache_dir: {path} cannot be made ({error.strerror or error}); choose a folder that can be written"
+        ) from None
 
 
 def corpus_key(config: DataConfig, parts: Sequence[Part], speech_format: SpeechFormat, encoder: LabelEncoder) -> str:

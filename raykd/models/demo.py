@@ -30,7 +30,7 @@ TIMESTAMPS = tuple(f"<|{i * 0.02:.2f}|>" for i in range(1501))
 
 def new_whisper(dims: ScratchConfig, seed: int) -> WhisperForConditionalGeneration:
     """A Whisper of the given dimensions with random weights, float32, in eval mode, ready to train and to generate."""
-    config = _config_of(dims)
+    config = scratch_config(dims)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config)
@@ -41,7 +41,7 @@ def new_whisper(dims: ScratchConfig, seed: int) -> WhisperForConditionalGenerati
 
 def demo_processor(dims: ScratchConfig) -> WhisperProcessor:
     """Whisper's multilingual tokenizer with a feature extractor of the model's window."""
-    return WhisperProcessor(feature_extractor_for(_config_of(dims)), demo_tokenizer())
+    return WhisperProcessor(feature_extractor_for(scratch_config(dims)), demo_tokenizer())
 
 
 def demo_tokenizer() -> WhisperTokenizer:
@@ -57,7 +57,8 @@ def demo_tokenizer() -> WhisperTokenizer:
     return tokenizer
 
 
-def _config_of(dims: ScratchConfig) -> WhisperConfig:
+def scratch_config(dims: ScratchConfig) -> WhisperConfig:
+    """The config of a `new_whisper`."""
     end = MULTILINGUAL_VOCABULARY - len(TIMESTAMPS) - len(TASK_TOKENS) - len(SPOKEN_LANGUAGES) - 2
     return WhisperConfig(
         vocab_size=MULTILINGUAL_VOCABULARY,

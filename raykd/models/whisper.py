@@ -3,12 +3,17 @@
 import json
 import pickle
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -18,6 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     StrictDataclassError,
 )
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
     GenerationConfig,
@@ -39,7 +45,7 @@ POSITIONS_PER_S = 50
 """Encoder positions a second: 100 mel frames, halved by the second convolution."""
 MULTILINGUAL_VOCABULARY = 51_865
 """Smallest multilingual vocabulary; English-only models have 51 864 tokens."""
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _EXAMPLE = "give a folder in Hugging Face format or a hub id such as openai/whisper-large-v2"
 
 
@@ -145,7 +151,9 @@ def read_config(path: str, revision: str | None = None) -> WhisperConfig:
     elif not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f"{path}: no such folder; {_EXAMPLE}")
     try:
-        values, _ = PretrainedConfig.get_config_dict(path, revision=revision or "main")
+        with _quiet(path):
+            asleep = not folder.is_dir() and _hub_is_out_of_reach()
+            values, _ = PretrainedConfig.get_config_dict(path, revision=revision or "main", local_files_only=asleep)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {_reason(error, path)}; {_EXAMPLE}") from None
     if values.get("model_type") != "whisper":
@@ -222,15 +230,30 @@ def _at_hand(path: str) -> Iterator[str]:
 def _quiet(path: str) -> Iterator[None]:
     """No advice from transformers, whose gist raykd says in its own messages, and progress bars for downloads only."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub = hub_logging.get_verbosity()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     if Path(path).is_dir():
         logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub)
         if bars:
             logging.enable_progress_bar()
+
+
+@lru_cache(maxsize=1)
+def _hub_is_out_of_reach() -> bool:
+    """Whether the hub's name does not resolve: huggingface_hub would ask for half a minute. A proxy resolves it itself."""
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def _reason(error: BaseException, path: str) -> str:

@@ -95,7 +95,8 @@ class Progress:
             self._live.remove_task(self._task)
             self._task = None
         ending = "stopped" if failed else "done"
-        self.say(f"{phase.name}: {ending}, {phase.amount()} in {duration(self._clock() - phase.began)}".replace(", in", " in"))
+        amount = f", {phase.amount()}" if phase.done else ""
+        self.say(f"{phase.name}: {ending}{amount} in {duration(self._clock() - phase.began)}")
 
 
 class _Phase:
@@ -106,8 +107,6 @@ class _Phase:
         self._first = done
 
     def amount(self) -> str:
-        if not self.done:
-            return ""
         return f"{format_number(self.done)} {self.unit}".rstrip()
 
     def state(self, now: float) -> str:
