@@ -16,16 +16,17 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(list(arguments))
     config = load_config(options.config, options.overrides)
 
-    # Ray and the models take seconds to import: a mistake in the config is told before that, and any other before Ray starts.
-    from raykd.distillation import distil
+    # Ray and the models take seconds to import: a mistake in the config is told before that, any other before Ray starts.
     from raykd.preflight import check_run
+
+    check_run(config, options.resume)
+    from raykd.distillation import distil
     from raykd.tracking.metrics import Metrics
     from raykd.tracking.mlflow import tracking_uri, ui_command
     from raykd.tracking.progress import Progress
     from raykd.tracking.table import print_result
     from raykd.training.cluster import connect
 
-    check_run(config, options.resume)
     connect(options.verbose)
     with Progress() as progress:
         run = distil(config, options.resume, progress)

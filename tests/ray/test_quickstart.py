@@ -22,6 +22,7 @@ from raykd.data.rejects import REJECT_COLUMNS
 from raykd.training.checkpoint import list_checkpoints, step_of
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)  # the two runs count for the first test, and the machine may be busy
 STEPS = 6
 SHORTER = [f"train.steps={STEPS}", "train.warmup_steps=0", "train.eval_every=3", "evaluation.max_new_tokens=8"]
 SHORTER += ["data.source.hours=0.02", "evaluation.speed_utterances=2", "tracking.log_every=2"]
