@@ -14,7 +14,7 @@ from raykd.data.corpus import REJECTS_FILE, Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.prepare import prepare_corpus
-from raykd.errors import UserError
+from raykd.errors import RunError, UserError
 from raykd.evaluation.recogniser import lay_over
 from raykd.evaluation.runner import Evaluation, evaluate_model
 from raykd.evaluation.speed import measure_speed
@@ -59,6 +59,10 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
             f"WARNING  output_dir: {config.output_dir} lies in the job's own folder ({os.getcwd()}), "
             "which Ray deletes in time; give an absolute path or s3://"
         )
+    if config.train.record_ids and storage.is_remote(config.output_dir):
+        raise UserError(
+            f"train.record_ids: lines cannot be added to files in {config.output_dir}; give a local or mounted folder"
+        )
     config = _with_absolute_paths(config)
     run = _open_run(config, resume)
     if run.finished:
@@ -73,6 +77,12 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
     try:
         distillation.train()
         distillation.measure()
+    except OSError as error:
+        distillation.fail()
+        reason = error.strerror or str(error)
+        raise RunError(
+            f"{run.path}: cannot be written ({reason}); checkpoints are kept; mend it and go on with --resume"
+        ) from None
     except BaseException:
         distillation.fail()
         raise
@@ -119,9 +129,10 @@ def _require_shared_storage(config: Config, nodes: int) -> None:
         return
     for key, path in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
         if "://" not in path:
+            name = os.path.basename(path.rstrip("/"))
             raise UserError(
                 f"{key}: {path} is a local path, but the cluster has {nodes} nodes that must all read it; "
-                f"give a shared one such as s3://bucket/{path}, or file:///mnt/shared/{path} for a folder mounted on every node"
+                f"give a shared one such as s3://bucket/{name}, or file:///mnt/shared/{name} for a folder mounted on every node"
             )
 
 
@@ -185,6 +196,10 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
     storage.write_bytes(run.rejects_path, storage.read_bytes(storage.join(corpus.path, REJECTS_FILE)))
     if len(corpus.index("train")) == 0:
         raise UserError("data.source: there are no training utterances; give rows whose split is train (or none)")
+    if "dev" not in corpus.splits:
+        raise UserError(
+            "data.source: there are no dev utterances to choose the best checkpoint by; raise data.dev_share above 0"
+        )
     progress.done()
     return corpus
 
@@ -246,6 +261,7 @@ class _Distillation:
             student[split] = self._evaluate_student(self.run.student_dir, split)
             self.progress.update(number + 1, note=f"{split} WER {100 * student[split].summary['wer']:.2f} %")
         speed = self._speed()
+        self.progress.update(len(self.tests) + 1)
         self.progress.done()
         metrics = self._metrics(teacher, student, speed)
         self.run.write_text("metrics.json", metrics.to_json())
@@ -286,7 +302,7 @@ class _Distillation:
             teacher=self.models.teacher,
             teacher_hash=self.models.teacher_hash,
             checkpoints=self.run.checkpoints_dir,
-            trained_ids=self.run.at("trained_ids") if self.config.train.record_ids else None,
+            trained_ids=storage.filesystem_of(self.run.at("trained_ids"))[1] if self.config.train.record_ids else None,
         )
 
     def _on_record(self, record: Record) -> None:

@@ -56,9 +56,11 @@ def main(arguments: Sequence[str]) -> None:
     from raykd.data.prepare import prepare_corpus
     from raykd.evaluation.runner import evaluate_model
     from raykd.models.whisper import speech_format
+    from raykd.preflight import check_sources
     from raykd.training.cluster import connect
 
     console = Console()
+    check_sources(config.data)
     speech = speech_format(options.model, options.revision)
     connect()
     with console.status("reading the speech") as status:

@@ -27,8 +27,22 @@ def check_run(config: Config, resume: bool) -> None:
         return
     for key, folder in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
         _require_writable(key, folder)
-    _check_sources(config.data)
+    check_sources(config.data)
     _student_config(config, ())
+
+
+def check_sources(config: DataConfig) -> None:
+    """List the sources on this machine; listing a bucket may take minutes, and is left to the preparation.
+
+    Raises:
+        UserError: a source is not there or cannot be used, or a language is not known.
+    """
+    configured_language(config.language, "data.language")
+    for source in config.source:
+        if isinstance(source, DemoSource):
+            check_source(source)
+        elif not isinstance(source, HuggingFaceSource) and not storage.is_remote(source.path):
+            source_parts(source, config)
 
 
 def _require_writable(key: str, folder: str) -> None:
@@ -37,16 +51,6 @@ def _require_writable(key: str, folder: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{key}: {folder} cannot be written ({reason}); give a writable folder") from None
-
-
-def _check_sources(config: DataConfig) -> None:
-    """Sources on this machine are listed; listing a bucket may take minutes, and is left to the preparation."""
-    configured_language(config.language, "data.language")
-    for source in config.source:
-        if isinstance(source, DemoSource):
-            check_source(source)
-        elif not isinstance(source, HuggingFaceSource) and not storage.is_remote(source.path):
-            source_parts(source, config)
 
 
 def _student_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | None:
@@ -80,7 +84,7 @@ def _teacher_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | N
         raise UserError(f"{path}: teacher.model: leads back to this file, so that no teacher is ever made; name another model")
     teacher = load_config(path)
     try:
-        _check_sources(teacher.data)
+        check_sources(teacher.data)
         return _student_config(teacher, (*above, storage.absolute(path)))
     except UserError as error:
         raise error if str(error).startswith(path) else UserError(f"{path}: {error}") from None

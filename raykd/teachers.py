@@ -51,7 +51,7 @@ def evaluate_teacher(
     """The teacher's scores on a split, from `data.cache_dir` when the same weights were scored on the same data before."""
     assert config.teacher is not None
     settings = config.evaluation.model_dump(include={"batch_size", "max_new_tokens", "normalizer"})
-    key = _hash([model_hash, corpus.key, split, settings, config.teacher.dtype, __version__])
+    key = _hash([model_hash, corpus.key, split, settings, __version__])
     folder = storage.join(config.data.cache_dir, "evaluations", key)
     rows_path, summary_path = storage.join(folder, "rows.parquet"), storage.join(folder, "summary.json")
     if storage.exists(summary_path):
@@ -63,7 +63,6 @@ def evaluate_teacher(
         split,
         config.evaluation,
         revision=config.teacher.revision,
-        dtype=config.teacher.dtype,
         gpus_per_worker=gpus_per_worker,
     )
     evaluation.save_rows(rows_path)

@@ -113,7 +113,7 @@ class LabelEncoder:
 def _load_tokenizer(tokenizer: str, revision: str | None) -> "WhisperTokenizer":
     from transformers import WhisperTokenizer
 
-    at_hand = storage.local_copy(tokenizer) if storage.is_remote(tokenizer) else nullcontext(tokenizer)
+    at_hand = storage.local_copy(tokenizer) if "://" in tokenizer else nullcontext(tokenizer)
     try:
         with at_hand as source:
             return WhisperTokenizer.from_pretrained(source, revision=revision or "main")

@@ -69,9 +69,10 @@ class Progress:
         phase = self._phase
         if phase is None:
             return
-        phase.done, phase.note = done, note
+        phase.note = note
         phase.total = phase.total if total is None else total
         now = self._clock()
+        phase.move(done, now)
         if self._live and self._task is not None:
             self._live.update(self._task, completed=done, total=phase.total, state=phase.state(now))
         elif now - phase.printed_at >= self._every_s:
@@ -104,7 +105,13 @@ class _Phase:
         self.name, self.total, self.unit, self.done = name, total, unit, done
         self.began = self.printed_at = began
         self.note = ""
-        self._first = done
+        self._timed_from: tuple[float, float] | None = None
+        """(done, time) of the first step. What comes before it, such as the start of the workers, does not come again."""
+
+    def move(self, done: float, now: float) -> None:
+        if self._timed_from is None and done > self.done:
+            self._timed_from = (done, now)
+        self.done = done
 
     def amount(self) -> str:
         return f"{format_number(self.done)} {self.unit}".rstrip()
@@ -115,9 +122,9 @@ class _Phase:
         parts = [f"{format_number(self.done)}{total} {self.unit}".rstrip()]
         if self.note:
             parts.append(self.note)
-        moved = self.done - self._first
-        if self.total and moved > 0:
-            parts.append(f"{duration((now - self.began) / moved * max(self.total - self.done, 0))} left")
+        first, since = self._timed_from or (self.done, now)
+        if self.total and self.done > first:
+            parts.append(f"{duration((now - since) / (self.done - first) * max(self.total - self.done, 0))} left")
         return ", ".join(parts)
 
 

@@ -68,8 +68,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: `metrics.json` is written last."""
-        return self.has("metrics.json")
+        """Whether the run came to its end: the report is written last, from everything else."""
+        return self.has("metrics.json") and self.has("report.html")
 
     @property
     def config_path(self) -> str:

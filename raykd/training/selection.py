@@ -35,7 +35,13 @@ class CheckpointSelection:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dev-evaluation")
 
     def written(self, step: int, evaluate: bool) -> None:
-        """A checkpoint was written. A step that was scored before a worker was lost is not scored again."""
+        """A checkpoint was written. A step that was scored before a worker was lost is not scored again.
+
+        An evaluation that failed before is raised here rather than after the last step.
+        """
+        for pending in self._pending.values():
+            if pending.done():
+                pending.result()
         if evaluate and step not in self._wer and step not in self._pending:
             self._pending[step] = self._pool.submit(self._score, step)
         self._prune()

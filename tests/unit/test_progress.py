@@ -54,8 +54,10 @@ def test_time_left_counts_from_the_step_resumed_from(out: io.StringIO) -> None:
     with plain(out, clock) as progress:
         progress.phase("training", 100, "steps", done=80)
         clock.now = 10
-        progress.update(90)
-    assert "90/100 steps, 0:10 left" in out.getvalue()
+        progress.update(81)
+        clock.now = 20
+        progress.update(91)
+    assert "91/100 steps, 0:09 left" in out.getvalue()
 
 
 def test_an_error_ends_the_phase_as_stopped(out: io.StringIO) -> None:

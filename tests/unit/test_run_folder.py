@@ -21,9 +21,11 @@ def test_resume_takes_the_newest_unfinished_run_else_the_newest(tmp_path: Path) 
     first, second, third = (RunFolder.create(config) for _ in range(3))
     assert RunFolder.latest(config.output_dir, "example") == third
     third.write_text("metrics.json", "{}")
+    third.write_text("report.html", "")
     assert RunFolder.latest(config.output_dir, "example") == second
     for run in (first, second):
         run.write_text("metrics.json", "{}")
+        run.write_text("report.html", "")
     assert RunFolder.latest(config.output_dir, "example") == third
     assert third.finished
 
@@ -64,4 +66,5 @@ def test_a_run_folder_may_be_remote() -> None:
     first, second = RunFolder.create(config), RunFolder.create(config)
     assert (first.path, second.path) == tuple(f"fsspec+memory://run-folder-test/runs/example{number}" for number in ("", "-2"))
     second.write_text("metrics.json", "{}")
+    second.write_text("report.html", "")
     assert RunFolder.latest(config.output_dir, "example") == first

@@ -102,11 +102,11 @@ def write_demo_corpus(source: DemoSource, out: str) -> dict[str, dict[str, float
             raise UserError(f"{out}: holds demo speech with other settings; remove the folder or give another one")
         return written["splits"]
     shards = plan_shards(source)
-    strange = {name for name in list_dir(out) if name.endswith(".parquet")} - {shard.name for shard in shards}
-    if strange:
-        raise UserError(f"{out}: holds {min(strange)}, which is not of this corpus; remove it or give another folder")
     splits = {split: {"utterances": 0.0, "hours": 0.0} for split in SPLITS}
     try:
+        strange = {name for name in list_dir(out) if name.endswith(".parquet")} - {shard.name for shard in shards}
+        if strange:
+            raise UserError(f"{out}: holds {min(strange)}, which is not of this corpus; remove it or give another folder")
         for shard, table in zip(shards, _tables(source, shards), strict=True):
             buffer = io.BytesIO()
             pq.write_table(table, buffer, compression="none")
