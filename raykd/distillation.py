@@ -187,15 +187,15 @@ def _shape_of(model: WhisperForConditionalGeneration) -> WhisperForConditionalGe
 
 def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Progress) -> Corpus:
     """Speech to mel and labels, once; the rejects are copied into the run folder."""
-    progress.phase("data", unit="utterances")
+    progress.phase("data", unit="rows")
     corpus = prepare_corpus(
         config.data,
         wanted,
         progress=lambda done, rejected: progress.update(done, note=f"{rejected} rejected" if rejected else ""),
     )
     storage.write_bytes(run.rejects_path, storage.read_bytes(storage.join(corpus.path, REJECTS_FILE)))
-    if len(corpus.index("train")) == 0:
-        raise UserError("data.source: there are no training utterances; give rows whose split is train (or none)")
+    if "train" not in corpus.splits:
+        raise UserError(f"data.source: the data has only {', '.join(corpus.splits)}; give rows whose split is train (or none)")
     if "dev" not in corpus.splits:
         raise UserError(
             "data.source: there are no dev utterances to choose the best checkpoint by; raise data.dev_share above 0"

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def write_bytes(path: str, data: bytes) -> None:
         with filesystem.open_output_stream(inner) as stream:
             stream.write(data)
         return
-    partial = f"{inner}.partial-{os.getpid()}"
+    partial = f"{inner}.partial-{uuid.uuid4().hex[:12]}"
     try:
         with open(partial, "wb") as file:
             file.write(data)

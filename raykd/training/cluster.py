@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import warnings
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ def connect(verbose: bool = False) -> None:
         warnings.filterwarnings("ignore", module=r"ray\..*")
         for name in ("ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
+    _require_answer(address)
     try:
         ray.init(
             address=address or "local",
@@ -57,6 +59,24 @@ def connect(verbose: bool = False) -> None:
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); start one or unset RAY_ADDRESS"
         ) from None
     _quiet_data(verbose)
+
+
+def _require_answer(address: str | None) -> None:
+    """Ask a plain host:port first: Ray itself tries a dead address for minutes.
+
+    Raises:
+        UserError: nobody listens there.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({reason}); start one or unset RAY_ADDRESS"
+        ) from None
 
 
 def _quiet_data(verbose: bool) -> None:
