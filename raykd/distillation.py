@@ -102,7 +102,7 @@ def _open_run(config: Config, resume: bool) -> RunFolder:
     if not resume:
         return RunFolder.create(config)
     run = RunFolder.latest(config.output_dir, config.name)
-    before = load_config_text(run)
+    before = _config_of(run)
     for section in FIXED_ON_RESUME:
         if getattr(before, section) != getattr(config, section):
             raise UserError(
@@ -113,7 +113,7 @@ def _open_run(config: Config, resume: bool) -> RunFolder:
     return run
 
 
-def load_config_text(run: RunFolder) -> Config:
+def _config_of(run: RunFolder) -> Config:
     """The resolved config in a run folder."""
     with storage.local_copy(run.path) as folder:
         return load_config(f"{folder}/config.yaml")
