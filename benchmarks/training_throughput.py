@@ -18,8 +18,9 @@ from raykd.config import Config
 from raykd.config.models import ScratchConfig
 from raykd.data.order import EpochOrder
 from raykd.data.prepare import prepare_corpus
-from raykd.data.stream import local_steps
+from raykd.data.stream import local_steps, speech_reading
 from raykd.models.demo import demo_processor, new_whisper
+from raykd.models.precision import compute_dtype
 from raykd.models.size import flops_per_utterance
 from raykd.models.student import build_student, shares_encoder
 from raykd.models.whisper import load_whisper, save_whisper, speech_format
@@ -28,7 +29,7 @@ from raykd.training.cluster import connect, plan_resources
 from raykd.training.plan import learning_rate
 from raykd.training.shell import train_on_cluster
 from raykd.training.step import FrozenEncoder, StudentStep, Teacher, batch_to
-from raykd.training.worker import TrainingJob, compute_dtype
+from raykd.training.student_job import StudentJob
 
 WARM_UP = 5
 
@@ -48,14 +49,14 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"plain PyTorch": [], "raykd": []}
         for attempt in range(2):
             seconds["plain PyTorch"] += plain_steps(job, resources.threads_per_worker)
-            again = TrainingJob(**{**vars(job), "checkpoints": f"{folder}/checkpoints-{attempt}"})
+            again = StudentJob(**{**vars(job), "checkpoints": f"{folder}/checkpoints-{attempt}"})
             records: list[dict] = []
             train_on_cluster(again, resources, f"{folder}/ray", records.append)
             seconds["raykd"] += [record["seconds"] for record in records if record["kind"] == "train"][WARM_UP:]
         print_table(job, seconds, resources.threads_per_worker, options.batch_size)
 
 
-def make_job(folder: Path, options: argparse.Namespace) -> TrainingJob:
+def make_job(folder: Path, options: argparse.Namespace) -> StudentJob:
     """A teacher of random weights, its one-layer student, and an hour of demo speech."""
     config = Config.model_validate(
         {
@@ -77,7 +78,7 @@ def make_job(folder: Path, options: argparse.Namespace) -> TrainingJob:
     teacher = load_whisper(str(folder / "teacher"))
     save_whisper(build_student(config.student, teacher, 0), demo_processor(dims), str(folder / "student"))
     wanted = speech_format(str(folder / "teacher"))
-    return TrainingJob(
+    return StudentJob(
         config=config,
         corpus=prepare_corpus(config.data, wanted),
         speech_format=wanted,
@@ -89,7 +90,7 @@ def make_job(folder: Path, options: argparse.Namespace) -> TrainingJob:
     )
 
 
-def plain_steps(job: TrainingJob, threads: int) -> list[float]:
+def plain_steps(job: StudentJob, threads: int) -> list[float]:
     """Seconds of each step of a loop that a researcher would write: torch AdamW, clipping, no Ray, no DeepSpeed."""
     torch.set_num_threads(threads)
     config = job.config.train
@@ -108,7 +109,7 @@ def plain_steps(job: TrainingJob, threads: int) -> list[float]:
     steps = config.steps or 0
     seconds = []
     began = time.monotonic()
-    for batches in local_steps(job.corpus, "train", order, range(steps), 0, 1, 1, job.speech_format, None, 0):
+    for batches in local_steps(speech_reading(job.corpus, "train", order, 0, 1, 1, job.speech_format, None, 0), range(steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, batches.step, steps)
         mel_BMF, decoder_input_BU, labels_BU = batch_to(batches.micro[0], device)
@@ -128,7 +129,7 @@ def plain_steps(job: TrainingJob, threads: int) -> list[float]:
     return seconds[WARM_UP:]
 
 
-def print_table(job: TrainingJob, seconds: dict[str, list[float]], threads: int, batch_size: int) -> None:
+def print_table(job: StudentJob, seconds: dict[str, list[float]], threads: int, batch_size: int) -> None:
     tokens = round(float(job.corpus.index("train").n_tokens.mean()))
     teacher, student = load_whisper(job.teacher or "").config, load_whisper(job.student).config
     forward = flops_per_utterance(teacher, tokens=tokens).total

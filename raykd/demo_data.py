@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> None:
         ray.init(include_dashboard=False, log_to_driver=False)
     splits = write_demo_corpus(source, options.out)
     for split, counts in splits.items():
-        print(f"{split:8}  {counts['utterances']:8.0f} utterances  {counts['hours']:8.2f} h")
-    print(f"speech    {options.out}   (in a config: data.source: {options.out})")
+        print(f"{split:10}  {counts['utterances']:8.0f} utterances  {counts['hours']:8.2f} h")
+    print(f"speech      {options.out}   (in a config: data.source: {options.out})")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -56,7 +56,8 @@ class HuggingFaceSource(Section):
     language: str | None = None
     audio_column: str = "audio"
     text_column: str | None = None
-    """Default: the first of `text`, `sentence`, `transcription`, `raw_transcription`, `normalized_text` that exists."""
+    """Default: the first of `text`, `sentence`, `transcription`, `transcript`, `raw_transcription`, `normalized_text` that
+    exists."""
 
 
 class DemoSource(Section):
@@ -68,6 +69,8 @@ class DemoSource(Section):
     """Hours of training speech, over all languages; dev, test and test_ood come on top."""
     kinds: tuple[str, ...] = ()
     """Sentence kinds of the grammars; empty: all."""
+    held_out_words: float = Field(0.0, ge=0, lt=1)
+    """Share of the words that train, dev and test never contain; `test_words` then has sentences with them. 0: none."""
     seed: int = 0
 
 
@@ -80,7 +83,7 @@ def _source_from_shorthand(value: Any) -> Any:
     A source without a `kind` gets the one that its `path` alone would have.
     """
     if isinstance(value, dict) and "kind" not in value and isinstance(value.get("path"), str):
-        return {**_source_from_shorthand(value["path"]), **value}
+        return {**value, **_source_from_shorthand(value["path"])}
     if not isinstance(value, str):
         return value
     if value == "demo":

@@ -1,4 +1,4 @@
-"""Which kind of source a folder is, from what lies in it."""
+"""Which kind of source of speech or of text a folder is, from what lies in it."""
 
 from pyarrow import fs
 
@@ -38,6 +38,24 @@ def recognise_folder(path: str) -> str:
     if any(name.endswith(_MANIFESTS) and not name.startswith("metadata.") for name in files):
         return "manifest"
     return "audio_folder"
+
+
+def recognise_text_folder(path: str) -> str:
+    """The kind of text source that a folder is: `huggingface`, `parquet` or `files`; globs and odd file names are `files`.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    filesystem, inner = filesystem_of(path)
+    try:
+        if filesystem.get_file_info(inner).type != fs.FileType.Directory:
+            return "files"
+        folders, files = _names(filesystem, inner)
+    except OSError as error:
+        raise UserError(f"{path} cannot be listed ({error.strerror or error}); check its permissions") from None
+    if files & {"state.json", "dataset_dict.json"} or ("README.md" in files and "data" in folders):
+        return "huggingface"
+    return "parquet" if any(name.endswith(".parquet") for name in files) else "files"
 
 
 def _names(filesystem: fs.FileSystem, folder: str) -> tuple[set[str], set[str]]:

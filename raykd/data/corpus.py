@@ -1,9 +1,10 @@
-"""A prepared corpus: utterances as mel and label ids in shards with random access, and the index of them.
+"""A prepared corpus: utterances (mel and label ids) or text segments (ids) in shards with random access, and their index.
 
 A corpus is a folder on any pyarrow filesystem:
 
-- `shard-*.arrow`: Arrow IPC files, uncompressed, one record batch an utterance, so that a row is found in O(1);
-- `index.parquet`: one row an utterance, sorted by id;
+- `shard-*.arrow`: Arrow IPC files, uncompressed, as many rows to a record batch as `rows_per_batch` in the summary says (one
+  utterance, or some hundred segments), so that a row is found in O(1);
+- `index.parquet`: one row an utterance or segment, sorted by id;
 - `rejects.parquet`: the rows that could not be used, with reason;
 - `corpus.json`: counts and what the corpus was made from. It is written last; a folder without it is no corpus.
 
@@ -11,7 +12,7 @@ Shapes: M mel channels, F frames.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -28,6 +29,8 @@ from raykd.errors import UserError
 INDEX_FILE = "index.parquet"
 REJECTS_FILE = "rejects.parquet"
 SUMMARY_FILE = "corpus.json"
+WORDS_FILE = "words.txt.gz"
+"""Distinct words of a text corpus, as they are written in it, one a line, sorted."""
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -40,6 +43,8 @@ SHARD_SCHEMA = pa.schema(
         ("tokens", pa.list_(pa.int32())),
     ]
 )
+TEXT_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int32()))])
+"""Shards of a text corpus."""
 _OPEN_SHARDS = 64
 """Shards kept open in a process."""
 
@@ -60,7 +65,10 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Index:
-    """The utterances of a split, sorted by id. A position in it is an utterance's number everywhere else."""
+    """The utterances or segments of a split, sorted by id. A position in it is a row's number everywhere else.
+
+    A text corpus has no column for text, duration and frames.
+    """
 
     table: pa.Table
 
@@ -69,7 +77,7 @@ class Index:
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
-        """Utterance ids, ascending."""
+        """Ids, ascending."""
         return self._column("id")
 
     @cached_property
@@ -94,7 +102,7 @@ class Index:
 
     @cached_property
     def n_tokens(self) -> NDArray[np.int32]:
-        """Valid label positions: one less than the length of the token sequence."""
+        """Valid label positions of an utterance, one less than the length of its token sequence; that length of a segment."""
         return self._column("n_tokens")
 
     @cached_property
@@ -104,12 +112,12 @@ class Index:
 
     @cached_property
     def shard(self) -> NDArray[np.int32]:
-        """Which of `shard_names` holds the utterance."""
+        """Which of `shard_names` holds the row."""
         return self._shards.indices.to_numpy()
 
     @cached_property
     def row(self) -> NDArray[np.int32]:
-        """Number of the utterance in its shard."""
+        """Number of the row in its shard."""
         return self._column("row")
 
     @cached_property
@@ -126,7 +134,7 @@ class Corpus:
 
     path: str
     summary: dict[str, Any]
-    """`corpus.json`: key, utterances, rejected, hours, per split and language, pad_id, versions."""
+    """`corpus.json`: key, counts (utterances and hours, or segments), per split and language, rejected, pad_id, versions."""
 
     @property
     def key(self) -> str:
@@ -137,6 +145,11 @@ class Corpus:
     def pad_id(self) -> int:
         """Token id that fills decoder inputs after their end."""
         return self.summary["pad_id"]
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of a record batch in the shards."""
+        return self.summary.get("rows_per_batch", 1)
 
     @property
     def splits(self) -> list[str]:
@@ -173,18 +186,43 @@ def open_corpus(path: str) -> Corpus | None:
     return Corpus(path, json.loads(storage.read_bytes(summary_path)))
 
 
+def write_parquet(table: pa.Table, path: str) -> None:
+    """Write a table so that readers see a whole file or none."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    storage.write_bytes(path, buffer.getvalue().to_pybytes())
+
+
 def read_utterances(corpus_path: str, index: Index, positions: Sequence[int] | NDArray[np.int64]) -> list[Utterance]:
     """The utterances at these positions of the index, in their order."""
     rows = read_rows(corpus_path, index.shard_names, index.shard[positions], index.row[positions])
     return [utterance_of(row) for row in rows]
 
 
-def read_rows(corpus_path: str, shard_names: Sequence[str], shards: Iterable[int], rows: Iterable[int]) -> list[pa.RecordBatch]:
-    """One record batch of `SHARD_SCHEMA` for each (shard, row). Local shards are memory-mapped and not copied."""
-    return [
-        _open_shard(storage.join(corpus_path, shard_names[shard])).get_batch(int(row))
-        for shard, row in zip(shards, rows, strict=True)
-    ]
+def read_rows(
+    corpus_path: str,
+    shard_names: Sequence[str],
+    shards: NDArray[np.integer[Any]],
+    rows: NDArray[np.integer[Any]],
+    rows_per_batch: int = 1,
+) -> list[pa.RecordBatch]:
+    """One record batch of one row for each (shard, row). Rows of local shards with one a batch are mapped, not copied."""
+    if rows_per_batch == 1:
+        return [
+            _open_shard(storage.join(corpus_path, shard_names[shard])).get_batch(int(row))
+            for shard, row in zip(shards, rows, strict=True)
+        ]
+    found: list[pa.RecordBatch] = [None] * len(rows)
+    numbers = rows // rows_per_batch
+    sorted_by_place = np.lexsort((numbers, shards))
+    borders = np.flatnonzero(np.diff(shards[sorted_by_place]) | np.diff(numbers[sorted_by_place])) + 1
+    for wanted in np.split(sorted_by_place, borders):
+        shard = _open_shard(storage.join(corpus_path, shard_names[shards[wanted[0]]]), whole=True)
+        # Copied, so that a row does not keep its whole batch in memory.
+        taken = shard.get_batch(int(numbers[wanted[0]])).take(pa.array(rows[wanted] % rows_per_batch))
+        for place, position in enumerate(wanted):
+            found[position] = taken.slice(place, 1)
+    return found
 
 
 def utterance_of(row: pa.RecordBatch) -> Utterance:
@@ -202,8 +240,11 @@ def utterance_of(row: pa.RecordBatch) -> Utterance:
 
 
 @lru_cache(maxsize=_OPEN_SHARDS)
-def _open_shard(path: str) -> pa.ipc.RecordBatchFileReader:
-    if storage.is_remote(path):
-        filesystem, inner = storage.filesystem_of(path)
-        return pa.ipc.open_file(filesystem.open_input_file(inner))
-    return pa.ipc.open_file(pa.memory_map(storage.filesystem_of(path)[1]))
+def _open_shard(path: str, whole: bool = False) -> pa.ipc.RecordBatchFileReader:
+    """A shard; `whole`: a remote one is fetched in one request, because it is small and much of it is wanted."""
+    if not storage.is_remote(path):
+        return pa.ipc.open_file(pa.memory_map(storage.filesystem_of(path)[1]))
+    if whole:
+        return pa.ipc.open_file(storage.read_bytes(path))
+    filesystem, inner = storage.filesystem_of(path)
+    return pa.ipc.open_file(filesystem.open_input_file(inner))

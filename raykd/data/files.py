@@ -68,26 +68,27 @@ def relative_to(root: str, path: str) -> str:
     return location.removeprefix(top)
 
 
-def list_files(path: str, suffixes: Sequence[str], what: str) -> list[SourceFile]:
+def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.source") -> list[SourceFile]:
     """The files that a source's path stands for, sorted by name: the file itself, a folder's (recursively), or a glob's.
 
     In a glob `*` stays within a folder and `**/` crosses folders. Hidden files are left out.
 
     Raises:
-        UserError: nothing there, no file with one of the suffixes, or no permission. `what` names what was looked for.
+        UserError: nothing there, no file with one of the suffixes, or no permission. `what` names what was looked for, `key`
+            where the config asked for it.
     """
     base, pattern = _split_glob(path)
     filesystem, inner = filesystem_of(base)
     try:
         info = filesystem.get_file_info(inner)
         if info.type == fs.FileType.NotFound:
-            raise UserError(f"data.source: {path} does not exist; correct the path")
+            raise UserError(f"{key}: {path} does not exist; correct the path")
         if info.type == fs.FileType.File:
             folder, name = _parent(base)
             return [SourceFile(child(folder, name), folder, name, _stamp(info))]
         infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
     except OSError as error:
-        raise UserError(f"data.source: {path} cannot be read ({_reason(error)}); check the path and its permissions") from None
+        raise UserError(f"{key}: {path} cannot be read ({_reason(error)}); check the path and its permissions") from None
     root = child(base, "")
     files = []
     for info in infos:
@@ -96,7 +97,7 @@ def list_files(path: str, suffixes: Sequence[str], what: str) -> list[SourceFile
         if info.type == fs.FileType.File and wanted and not _is_hidden(name):
             files.append(SourceFile(child(root, name), root, name, _stamp(info)))
     if not files:
-        raise UserError(f"data.source: no {what} in {path}; expected {', '.join(suffixes)}")
+        raise UserError(f"{key}: no {what} in {path}; expected {', '.join(suffixes)}")
     return sorted(files, key=lambda file: file.name)
 
 

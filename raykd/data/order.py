@@ -26,12 +26,20 @@ class EpochOrder:
     Picklable and small: it holds one or two numbers an utterance.
     """
 
-    def __init__(self, index: "Index", seed: int, batch_size: int, mix: Mix | None = None) -> None:
+    def __init__(
+        self,
+        index: "Index",
+        seed: int,
+        batch_size: int,
+        mix: Mix | None = None,
+        loss_tokens: NDArray[np.integer[Any]] | None = None,
+    ) -> None:
+        """`loss_tokens`: positions with loss of each row of the index, where they are not its `n_tokens` (masked text)."""
         if len(index) == 0:
             raise UserError("data.source: no utterance is left to train on")
         self.seed = seed
         self.batch_size = batch_size
-        self._n_tokens = index.n_tokens
+        self._loss_tokens = index.n_tokens if loss_tokens is None else loss_tokens
         self._languages: list[Positions] = []
         self._draws: NDArray[np.int64] = np.empty(0, np.int64)
         if mix is not None:
@@ -47,7 +55,7 @@ class EpochOrder:
     @property
     def utterances_per_epoch(self) -> int:
         """Draws in an epoch."""
-        return len(self._n_tokens)
+        return len(self._loss_tokens)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,8 +73,8 @@ class EpochOrder:
         return self._epoch(epoch)[start : start + self.batch_size]
 
     def global_tokens(self, step: int) -> int:
-        """Valid label positions of a step, over all workers."""
-        return int(self._n_tokens[self.global_batch(step)].sum())
+        """Positions with loss of a step, over all workers."""
+        return int(self._loss_tokens[self.global_batch(step)].sum())
 
     def _epoch(self, epoch: int) -> Positions:
         if self._cached is None or self._cached[0] != epoch:

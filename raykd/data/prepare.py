@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from raykd import storage
 from raykd.config.data import DataConfig
 from raykd.data.context import ray_data_settings
-from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, open_corpus
+from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
 from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, check_rejects, count_reasons
 from raykd.data.shards import OUTCOME_SCHEMA, ShardMaker
@@ -58,11 +57,10 @@ def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Pr
     encoder = LabelEncoder(speech_format.tokenizer, speech_format.tokenizer_revision)
     parts = all_parts(config)
     key = corpus_key(config, parts, speech_format, encoder)
-    cache = config.cache_dir if storage.is_remote(config.cache_dir) else storage.filesystem_of(config.cache_dir)[1]
-    path = storage.join(cache, "corpora", key)
+    path = corpus_path(config.cache_dir, key)
     corpus = open_corpus(path)
     if corpus is None:
-        _make_dir(path)
+        make_corpus_dir(path, "data.cache_dir")
         outcomes = _outcomes(parts, ShardMaker(path, config, speech_format, encoder), progress)
         corpus = commit(path, key, config, speech_format, encoder, outcomes)
     rows = corpus.summary["utterances"] + corpus.summary["rejected"]
@@ -70,12 +68,23 @@ def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Pr
     return corpus
 
 
-def _make_dir(path: str) -> None:
+def corpus_path(cache_dir: str, key: str) -> str:
+    """The folder of the corpus with that key."""
+    cache = cache_dir if storage.is_remote(cache_dir) else storage.filesystem_of(cache_dir)[1]
+    return storage.join(cache, "corpora", key)
+
+
+def make_corpus_dir(path: str, config_key: str) -> None:
+    """Make the folder of a corpus.
+
+    Raises:
+        UserError: it cannot be made; `config_key` says where the cache was chosen.
+    """
     try:
         storage.make_dir(path)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir: {path} cannot be made ({error.strerror or error}); choose a folder that can be written"
+            f"{config_key}: {path} cannot be made ({error.strerror or error}); choose a folder that can be written"
         ) from None
 
 
@@ -104,7 +113,7 @@ def _outcomes(parts: Sequence[Part], maker: ShardMaker, progress: Progress | Non
         dataset = dataset_of(parts).map_batches(
             maker.__call__, batch_size=maker.config.shard_utterances, batch_format="pyarrow", num_cpus=1
         )
-    for table in _tables(dataset):
+    for table in tables_of(dataset):
         failures = table.column("failure").drop_null()
         if len(failures):
             raise UserError(failures[0].as_py())
@@ -116,7 +125,8 @@ def _outcomes(parts: Sequence[Part], maker: ShardMaker, progress: Progress | Non
     return pa.concat_tables(tables) if tables else OUTCOME_SCHEMA.empty_table()
 
 
-def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+def tables_of(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The blocks of a dataset; a `UserError` of a task comes out as it is."""
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except ray.exceptions.RayTaskError as error:
@@ -132,9 +142,9 @@ def commit(
     index, rejected = settle(outcomes, config)
     rejects_path = storage.join(path, REJECTS_FILE)
     reasons = count_reasons(rejected)
-    _write_parquet(rejected, rejects_path)
+    write_parquet(rejected, rejects_path)
     check_rejects(reasons, outcomes.num_rows, config.max_reject_share, rejects_path)
-    _write_parquet(index, storage.join(path, INDEX_FILE))
+    write_parquet(index, storage.join(path, INDEX_FILE))
     summary = {
         "key": key,
         "utterances": index.num_rows,
@@ -189,9 +199,3 @@ def _count_splits(index: pa.Table) -> dict[str, Any]:
 
 def _hours(index: pa.Table) -> float:
     return round((pc.sum(index.column("duration_s")).as_py() or 0.0) / 3600, 6)
-
-
-def _write_parquet(table: pa.Table, path: str) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    storage.write_bytes(path, buffer.getvalue().to_pybytes())

@@ -33,20 +33,22 @@ def count_reasons(rejects: pa.Table) -> dict[str, int]:
     return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
 
 
-def check_rejects(reasons: Mapping[str, int], rows: int, max_share: float, rejects_path: str) -> None:
-    """Stop when too many rows cannot be used.
+def check_rejects(
+    reasons: Mapping[str, int], rows: int, max_share: float, rejects_path: str, section: str = "data", what: str = "rows"
+) -> None:
+    """Stop when too many rows cannot be used. `section` is the part of the config that they are of, `what` names them.
 
     Raises:
         UserError: no row can be used, or more than `max_share` of them cannot; it names the commonest reasons.
     """
     rejected = sum(reasons.values())
     if rows == 0:
-        raise UserError("data.source: there are no rows; check the path")
+        raise UserError(f"{section}.source: there are no {what}; check the path")
     if rejected < rows and rejected <= max_share * rows:
         return
     commonest = ", ".join(f"{reason} ({count})" for reason, count in list(reasons.items())[:_REASONS_SHOWN])
-    limit = f"more than data.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
+    limit = f"more than {section}.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
     raise UserError(
-        f"data.source: {rejected} of {rows} rows cannot be used, {limit}: {commonest}; "
-        f"see {rejects_path}, mend the rows or the data section of the config"
+        f"{section}.source: {rejected} of {rows} {what} cannot be used, {limit}: {commonest}; "
+        f"see {rejects_path}, mend the {what} or the {section} section of the config"
     )

@@ -1,4 +1,7 @@
-"""Batches of a run's steps, in order, for one worker: over Ray Data (`stream_steps`) or in this process (`local_steps`)."""
+"""Batches of a run's steps, in order, for one worker: over Ray Data (`stream_steps`) or in this process (`local_steps`).
+
+What is read and what becomes of it says a `Reading`, made by `speech_reading` or `text_reading`.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -6,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +18,9 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from raykd.config.data import SpecAugment
-from raykd.data.augment import spec_augment
-from raykd.data.batches import Batch, collate, placeholder
+from raykd.data.batches import Batch, Collate, SpeechCollate, TextBatch, TextCollate
 from raykd.data.context import ray_data_settings
-from raykd.data.corpus import Corpus, Utterance, utterance_of
+from raykd.data.corpus import Corpus
 from raykd.data.fetch import FetchPlan, fetch_steps
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
@@ -30,6 +32,7 @@ _TASKS_AT_ONCE = 2
 _TASKS_AT_ONCE_REMOTE = 8
 """A read from remote storage takes a hundred times longer than one from disk, nearly all of it waiting."""
 _TASK_BYTES = 16 << 20
+_ID_BYTES = 20
 _SEGMENT_TASKS = 8
 """Tasks of one Ray Data execution. Two segments are in memory: one in use, one being read ahead."""
 
@@ -41,103 +44,110 @@ class StepBatches:
     step: int
     """From 0."""
     epoch: int
-    micro: list[Batch]
-    """As many for every worker at every step; a batch without ids only keeps workers in step (`batches.placeholder`)."""
+    micro: list[Any]
+    """`Batch` or `TextBatch`, as many for every worker at every step; one without ids only keeps workers in step."""
     global_tokens: int
-    """Valid label positions over all workers and micro-batches."""
+    """Positions with loss over all workers and micro-batches."""
     global_utterances: int
+    """Utterances, or segments of text."""
 
 
 @dataclass(frozen=True)
-class _Assembly:
-    """How a worker's rows become its batches."""
+class Reading:
+    """What a worker reads at each step, and how its rows become batches."""
 
     plan: FetchPlan
-    window_frames: int
-    pad_id: int
-    augment: SpecAugment | None
-    seed: int
+    collate: Collate
+    row_bytes: float
+    """Bytes of a row in memory, about."""
 
-    def steps(self, steps: range, utterances: Iterator[Utterance]) -> Iterator[StepBatches]:
+    def assemble(self, steps: range, rows: Iterator[pa.RecordBatch]) -> Iterator[StepBatches]:
         """Batches of the steps from the rows of `plan.read`, one after the other."""
         order = self.plan.order
         for step in steps:
+            epoch = order.epoch_of(step)
             yield StepBatches(
                 step=step,
-                epoch=order.epoch_of(step),
-                micro=[self._batch(len(slot), order.epoch_of(step), utterances) for slot in self.plan.slots(step)],
+                epoch=epoch,
+                micro=[self._batch(len(slot), epoch, rows) for slot in self.plan.slots(step)],
                 global_tokens=order.global_tokens(step),
                 global_utterances=len(order.global_batch(step)),
             )
 
-    def _batch(self, rows: int, epoch: int, utterances: Iterator[Utterance]) -> Batch:
-        if rows == 0:
-            return placeholder(next(utterances), self.window_frames, self.pad_id)
-        taken = [next(utterances) for _ in range(rows)]
-        return collate(taken, self.window_frames, self.pad_id, partial(self._mask, epoch) if self.augment else None)
-
-    def _mask(self, epoch: int, window_MF: Any, utterance: Utterance) -> None:
-        assert self.augment is not None
-        spec_augment(window_MF, utterance.mel.shape[1], self.augment, (self.seed, epoch, utterance.id))
+    def _batch(self, wanted: int, epoch: int, rows: Iterator[pa.RecordBatch]) -> Batch | TextBatch:
+        if wanted == 0:
+            return self.collate.placeholder(next(rows))
+        return self.collate.batch(list(islice(rows, wanted)), epoch)
 
 
-def local_steps(
+def speech_reading(
     corpus: Corpus,
     split: str,
     order: EpochOrder,
-    steps: range,
     rank: int,
     world: int,
     micro_batches: int,
     speech_format: SpeechFormat,
     augment: SpecAugment | None,
     seed: int,
-) -> Iterator[StepBatches]:
-    """The same batches as `stream_steps`, read in this process when they are asked for."""
-    plan = FetchPlan.of(corpus.path, corpus.index(split), order, rank, world, micro_batches)
-    assembly = _Assembly(plan, speech_format.window_frames, corpus.pad_id, augment, seed)
-    return assembly.steps(steps, (utterance_of(row) for step in steps for row in plan.read(step)))
-
-
-def stream_steps(
-    corpus: Corpus,
-    split: str,
-    order: EpochOrder,
-    steps: range,
-    rank: int,
-    world: int,
-    micro_batches: int,
-    speech_format: SpeechFormat,
-    augment: SpecAugment | None,
-    seed: int,
-) -> Iterator[StepBatches]:
-    """This worker's batches of consecutive steps, read ahead by Ray Data and put together by a thread.
+) -> Reading:
+    """Utterances to `Batch`es.
 
     Args:
         corpus: the prepared corpus; on storage that all nodes see.
         split: split of the corpus that `order` was made for.
-        order: which utterances make up each step.
-        steps: consecutive steps, counted from the start of training; a resumed run begins where it stopped.
+        order: which rows make up each step.
         rank: this worker's number, below `world`.
         world: number of workers.
         micro_batches: parts that a worker cuts its share of a global batch into (gradient accumulation).
         speech_format: for the window that mels are padded to.
         augment: SpecAugment; None: off. Masks follow from (seed, epoch, id).
         seed: the run's.
-
-    Closing the iterator ends the reading; it waits for the segment that is being read. Ray must be initialised.
     """
-    index = corpus.index(split)
-    plan = FetchPlan.of(corpus.path, index, order, rank, world, micro_batches)
-    assembly = _Assembly(plan, speech_format.window_frames, corpus.pad_id, augment, seed)
-    row_bytes = 2 * speech_format.n_mels * float(index.n_frames.mean())
-    steps_per_task = max(1, int(_TASK_BYTES / (row_bytes * len(plan.positions(0)))))
-    with closing(_stream_rows(plan, steps, steps_per_task)) as rows:
-        yield from _ahead(assembly.steps(steps, rows))
+    plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
+    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, augment, seed)
+    return Reading(plan, collate, row_bytes=2 * speech_format.n_mels * float(corpus.index(split).n_frames.mean()))
 
 
-def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generator[Utterance, None, None]:
-    """All rows of the steps.
+def text_reading(
+    corpus: Corpus,
+    split: str,
+    order: EpochOrder,
+    rank: int,
+    world: int,
+    micro_batches: int,
+    mask_share: float | None,
+    seed: int,
+) -> Reading:
+    """Segments of a text corpus to `TextBatch`es; arguments as `speech_reading`.
+
+    `mask_share` is that of `masking.masked_counts`, which made the `loss_tokens` of `order`. Masks follow from
+    (seed, epoch, id).
+    """
+    plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
+    collate = TextCollate(corpus.pad_id, mask_share, seed)
+    return Reading(plan, collate, row_bytes=_ID_BYTES + 4 * float(corpus.index(split).n_tokens.mean()))
+
+
+def local_steps(reading: Reading, steps: range) -> Generator[StepBatches, None, None]:
+    """The same batches as `stream_steps`, read in this process when they are asked for."""
+    yield from reading.assemble(steps, (row for step in steps for row in reading.plan.read(range(step, step + 1))))
+
+
+def stream_steps(reading: Reading, steps: range) -> Generator[StepBatches, None, None]:
+    """A worker's batches of consecutive steps, read ahead by Ray Data and put together by a thread.
+
+    Steps are counted from the start of training; a resumed run begins where it stopped. Closing the iterator ends the reading;
+    it waits for the segment that is being read. Ray must be initialised.
+    """
+    rows_per_step = len(reading.plan.positions(0))
+    steps_per_task = max(1, int(_TASK_BYTES / (reading.row_bytes * rows_per_step)))
+    with closing(_stream_rows(reading.plan, steps, steps_per_task)) as rows:
+        yield from _ahead(reading.assemble(steps, rows))
+
+
+def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generator[pa.RecordBatch, None, None]:
+    """All rows of the steps, one record batch each.
 
     The steps are read in segments, each a Ray Data execution that runs to its end while the segment before it is in use. A
     single execution over all steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in
@@ -155,8 +165,9 @@ def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generato
             blocks = following.result()
             following = thread.submit(_read_segment, plan_ref, upcoming, steps_per_task, at_once)
             while blocks:
-                for row in ray.get(blocks.popleft()).to_batches(max_chunksize=1):
-                    yield utterance_of(row)
+                for batch in ray.get(blocks.popleft()).to_batches():
+                    for number in range(batch.num_rows):
+                        yield batch.slice(number, 1)
 
 
 def _read_segment(

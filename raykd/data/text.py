@@ -39,12 +39,19 @@ class LabelEncoder:
         Raises:
             ValueError: the vocabulary has no such language.
         """
-        prefix = self.prefix(language)
-        spoken = text.strip()
-        if language not in _WITHOUT_SPACES:
-            spoken = " " + spoken
-        ids = self._backend(spoken, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [*prefix, *ids, self.eot_id]
+        return self.encode_all([text], language)[0]
+
+    def encode_all(self, texts: Sequence[str], language: str) -> list[list[int]]:
+        """`encode` of each of the texts, which is several times faster for many at once.
+
+        Raises:
+            ValueError: the vocabulary has no such language.
+        """
+        prefix, eot_id = self.prefix(language), self.eot_id
+        space = "" if language in _WITHOUT_SPACES else " "
+        spoken = [space + text.strip() for text in texts]
+        sequences = self._backend(spoken, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [[*prefix, *ids, eot_id] for ids in sequences]
 
     def prefix(self, language: str) -> list[int]:
         """`[sot, <|language|>, transcribe, notimestamps]`, or `[sot, notimestamps]` with an English-only vocabulary.
@@ -59,9 +66,9 @@ class LabelEncoder:
             names[1:1] = [f"<|{language}|>", "<|transcribe|>"]
         return [self._vocabulary[name] for name in names]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of label ids: special tokens dropped, no space at either end."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=True)).strip()
+    def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
+        """The text of label ids, no space at either end. Special tokens are dropped or, but for timestamps, kept by name."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=not keep_special)).strip()
 
     @cached_property
     def languages(self) -> frozenset[str]:

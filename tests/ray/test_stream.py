@@ -12,7 +12,7 @@ from raykd.config.data import SpecAugment
 from raykd.data import stream
 from raykd.data.corpus import Corpus
 from raykd.data.order import EpochOrder
-from raykd.data.stream import StepBatches, local_steps, stream_steps
+from raykd.data.stream import Reading, StepBatches, local_steps, speech_reading, stream_steps
 from tests.corpora import make_corpus, row, speech_format
 
 SEED = 5
@@ -54,10 +54,11 @@ def test_stream_equals_reading_in_process(
     micro_batches: int,
     steps: range,
 ) -> None:
-    where = (corpus, "train", order, steps, rank, world, micro_batches, speech_format(tiny_whisper_dir), SpecAugment(), SEED)
-    streamed = list(stream_steps(*where))
+    of_model = speech_format(tiny_whisper_dir)
+    reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, SpecAugment(), SEED)
+    streamed = list(stream_steps(reading, steps))
     assert [batches.step for batches in streamed] == list(steps)
-    for one, other in zip(streamed, local_steps(*where), strict=True):
+    for one, other in zip(streamed, local_steps(reading, steps), strict=True):
         assert_same(one, other)
 
 
@@ -65,10 +66,10 @@ def test_a_long_stream_is_read_in_several_segments(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_TASK_BYTES", 200_000)
-    where = (corpus, "train", order, range(2, 40), 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
-    streamed = list(stream_steps(*where))
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    streamed = list(stream_steps(reading, range(2, 40)))
     assert [batches.step for batches in streamed] == list(range(2, 40))
-    for one, other in zip(streamed, local_steps(*where), strict=True):
+    for one, other in zip(streamed, local_steps(reading, range(2, 40)), strict=True):
         assert_same(one, other)
 
 
@@ -81,7 +82,8 @@ def test_every_utterance_of_an_epoch_once_over_all_workers(
     tokens = [0] * len(steps)
     for rank in range(world):
         of_model = speech_format(tiny_whisper_dir)
-        for batches in local_steps(corpus, "train", order, steps, rank, world, micro_batches, of_model, None, SEED):
+        reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, None, SEED)
+        for batches in local_steps(reading, steps):
             assert len(batches.micro) == micro_batches
             ids += [utterance for batch in batches.micro for utterance in batch.ids]
             tokens[batches.step] += sum(int((batch.labels_BU != -100).sum()) for batch in batches.micro)
@@ -95,12 +97,16 @@ def test_every_utterance_of_an_epoch_once_over_all_workers(
 def test_masks_change_with_the_epoch_and_not_with_the_workers(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path
 ) -> None:
+    of_model = speech_format(tiny_whisper_dir)
+
     def mels(steps: range, world: int) -> dict[str, torch.Tensor]:
-        of_model = speech_format(tiny_whisper_dir)
+        readings = [
+            speech_reading(corpus, "train", order, rank, world, 1, of_model, SpecAugment(), SEED) for rank in range(world)
+        ]
         return {
             utterance: mel_MF
-            for rank in range(world)
-            for batches in local_steps(corpus, "train", order, steps, rank, world, 1, of_model, SpecAugment(), SEED)
+            for reading in readings
+            for batches in local_steps(reading, steps)
             for batch in batches.micro
             for utterance, mel_MF in zip(batch.ids, batch.mel_BMF, strict=False)
         }
@@ -114,14 +120,15 @@ def test_masks_change_with_the_epoch_and_not_with_the_workers(
 
 
 def test_no_steps_are_no_batches(corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None) -> None:
-    assert list(stream_steps(corpus, "train", order, range(3, 3), 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)) == []
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    assert list(stream_steps(reading, range(3, 3))) == []
 
 
 def test_a_stream_that_is_closed_early_stops_reading(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None
 ) -> None:
-    of_model = speech_format(tiny_whisper_dir)
-    batches: Iterator[StepBatches] = stream_steps(corpus, "train", order, range(100_000), 0, 1, 1, of_model, None, SEED)
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    batches: Iterator[StepBatches] = stream_steps(reading, range(100_000))
     assert [next(batches).step for _ in range(3)] == [0, 1, 2]
     batches.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("raykd-", "StreamingExecutor"))]
@@ -131,8 +138,8 @@ def test_a_stream_that_is_closed_early_stops_reading(
 class Worker:
     """A process that holds a share of the CPUs and streams, as a training worker does."""
 
-    def ids(self, *where: object) -> list[str]:
-        return [name for batches in stream_steps(*where) for batch in batches.micro for name in batch.ids]  # type: ignore[arg-type]
+    def ids(self, reading: Reading, steps: range) -> list[str]:
+        return [name for batches in stream_steps(reading, steps) for batch in batches.micro for name in batch.ids]
 
 
 def test_workers_that_hold_most_cpus_stream_at_the_same_time(
@@ -142,7 +149,7 @@ def test_workers_that_hold_most_cpus_stream_at_the_same_time(
     workers = [Worker.remote() for _ in range(2)]  # type: ignore[attr-defined]
     steps = range(2 * order.steps_per_epoch)
     parts = [
-        worker.ids.remote(corpus, "train", order, steps, rank, 2, 1, of_model, None, SEED)
+        worker.ids.remote(speech_reading(corpus, "train", order, rank, 2, 1, of_model, None, SEED), steps)
         for rank, worker in enumerate(workers)
     ]
     ids = [name for part in ray.get(parts, timeout=120) for name in part]

@@ -3,7 +3,7 @@
 import os
 import resource
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from raykd.data.order import EpochOrder
-from raykd.data.stream import StepBatches, local_steps
+from raykd.data.stream import local_steps
 from raykd.training.checkpoint import TRAINABLE, latest_checkpoint
 from raykd.training.loop import Record
 from raykd.training.worker import TrainingJob, run_worker
@@ -48,13 +47,6 @@ def final_parameters(job: TrainingJob) -> dict[str, torch.Tensor]:
     return load_file(Path(path) / TRAINABLE)
 
 
-def local_stream(
-    job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int
-) -> Generator[StepBatches, None, None]:
-    augment, seed = job.config.data.spec_augment, job.config.seed
-    yield from local_steps(job.corpus, "train", order, steps, rank, world, accumulation, job.speech_format, augment, seed)
-
-
 def _worker(rank: int, world: int, port: int, jobs: list[TrainingJob], results: Any, largest_file: int | None) -> None:
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank)
@@ -66,7 +58,7 @@ def _worker(rank: int, world: int, port: int, jobs: list[TrainingJob], results: 
     all_records: list[list[Record]] = []
     for job in jobs:
         records: list[Record] = []
-        run_worker(job, rank, world, torch.device("cpu"), local_stream, records.append)
+        run_worker(job, rank, world, torch.device("cpu"), local_steps, records.append)
         all_records.append(records)
     if rank == 0:
         results.put(all_records)

@@ -186,7 +186,8 @@ REFUSED = {
     "lr=1": f"lr: unknown key; did you mean train.lr? known here: {ROOT_KEYS}",
     "trian.lr=1": f"trian: unknown key; did you mean train? known here: {ROOT_KEYS}",
     "data.source={kind: demo, hour: 2}": (
-        "data.source.hour: unknown key; did you mean data.source.hours? known here: hours, kind, kinds, languages, seed"
+        "data.source.hour: unknown key; did you mean data.source.hours? "
+        "known here: held_out_words, hours, kind, kinds, languages, seed"
     ),
     "data.source=[demo, {path: a.csv, text: t}]": "data.source[1].text: unknown key; known here: kind, path",
     "objective={recipe: kd, lambda_k: 1}": (

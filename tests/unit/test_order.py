@@ -75,6 +75,14 @@ def test_tokens_of_a_step_are_counted_over_all_workers() -> None:
     assert sum(order.global_tokens(step) for step in range(order.steps_per_epoch)) == 20 * 21 // 2
 
 
+def test_loss_tokens_replace_the_lengths() -> None:
+    index = index_of(cs=20)
+    masked = np.arange(20) * 100
+    order = EpochOrder(index, seed=0, batch_size=6, loss_tokens=masked)
+    np.testing.assert_array_equal(order.global_batch(1), EpochOrder(index, seed=0, batch_size=6).global_batch(1))
+    assert order.global_tokens(1) == sum(100 * int(position) for position in order.global_batch(1))
+
+
 def drawn(mix: Mix, epochs: int = 1, **counts: int) -> tuple[dict[str, int], list[Counter[int]]]:
     index = index_of(**counts)
     order = EpochOrder(index, seed=0, batch_size=7, mix=mix)

@@ -1,9 +1,8 @@
 """Demo corpora: sentences of the grammars, spoken and recorded, as Parquet shards with utterance columns.
 
-An utterance is a pure function of (seed, id), whatever the hours, the shards and the machines. A sentence belongs to one
-split: a permutation drawn from the seed gives the first tenth of each kind's sentences to test, the next to dev and the rest
-to train, where sentences come back, spoken otherwise, once all have been used. test_ood has kinds and voices of its own, and
-a room with noise.
+An utterance is a pure function of its id, whatever the hours, the shards and the machines. A sentence belongs to one split
+(`demo.held_out.pool`); sentences come back, spoken otherwise, once all of a split have been used. test_ood has kinds and
+voices of its own, and a room with noise; test_words has the words that were held out.
 """
 
 import hashlib
@@ -13,7 +12,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,10 @@ import ray
 import soundfile
 
 from raykd.config.data import DemoSource
+from raykd.data import utterances
 from raykd.data.demo.effects import in_room, recorded, with_noise
 from raykd.data.demo.grammar import KINDS, UNSEEN_KINDS
+from raykd.data.demo.held_out import TEST_WORDS, pool, random_of
 from raykd.data.demo.languages import GRAMMARS
 from raykd.data.demo.speech import UNSEEN_VARIANTS, VARIANTS, Voice, speak
 from raykd.data.format import SAMPLE_RATE
@@ -35,17 +35,7 @@ from raykd.storage import exists, join, list_dir, read_bytes, write_bytes, write
 
 SPLITS = ("train", "dev", "test", "test_ood")
 SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("audio", pa.large_binary()),
-        ("path", pa.string()),
-        ("text", pa.string()),
-        ("language", pa.string()),
-        ("duration_s", pa.float64()),
-        ("split", pa.string()),
-        ("kind", pa.string()),
-        ("voice", pa.string()),
-    ]
+    [*(field for field in utterances.SCHEMA if field.name != "problem"), ("kind", pa.string()), ("voice", pa.string())]
 )
 _COMMIT_MARK = "demo.json"
 _SHARD_S = 300.0
@@ -102,7 +92,7 @@ def write_demo_corpus(source: DemoSource, out: str) -> dict[str, dict[str, float
             raise UserError(f"{out}: holds demo speech with other settings; remove the folder or give another one")
         return written["splits"]
     shards = plan_shards(source)
-    splits = {split: {"utterances": 0.0, "hours": 0.0} for split in SPLITS}
+    splits = {split: {"utterances": 0.0, "hours": 0.0} for split in splits_of(source)}
     try:
         strange = {name for name in list_dir(out) if name.endswith(".parquet")} - {shard.name for shard in shards}
         if strange:
@@ -119,16 +109,30 @@ def write_demo_corpus(source: DemoSource, out: str) -> dict[str, dict[str, float
     return splits
 
 
+def splits_of(source: DemoSource) -> tuple[str, ...]:
+    """The splits of a corpus."""
+    return (*SPLITS, TEST_WORDS) if source.held_out_words else SPLITS
+
+
 def check_source(source: DemoSource) -> None:
-    """Refuse languages and kinds that there are not.
+    """Refuse languages and kinds that there are not, and a share of held-out words that leaves a split empty.
 
     Raises:
-        UserError: names them and lists the known ones.
+        UserError: names what is wrong and what to choose instead.
     """
     for key, given, known in (("languages", source.languages, tuple(GRAMMARS)), ("kinds", source.kinds, KINDS)):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise UserError(f"data.source.{key}: demo speech has no {', '.join(unknown)}; choose from {', '.join(known)}")
+    if not source.held_out_words:
+        return
+    key, kinds = f"data.source.held_out_words: {source.held_out_words:g}", source.kinds or KINDS
+    for language in source.languages:
+        for kind in kinds:
+            if not all(len(_pool(source, split, language, kind)) for split in ("train", "dev", "test")):
+                raise UserError(f"{key} leaves too few {language} sentences of kind {kind}; hold out a smaller share")
+        if not any(len(_pool(source, TEST_WORDS, language, kind)) for kind in kinds):
+            raise UserError(f"{key} holds out no {language} word of the kinds {', '.join(kinds)}; hold out a larger share")
 
 
 def plan_shards(source: DemoSource) -> list[Shard]:
@@ -138,7 +142,7 @@ def plan_shards(source: DemoSource) -> list[Shard]:
     scored_s = max(_SCORED_SHARE * train_s, _LEAST_SCORED_S, n_languages * _LEAST_SCORED_S_PER_LANGUAGE)
     scored_s = min(scored_s, n_languages * _MOST_SCORED_S_PER_LANGUAGE, train_s)
     shards = []
-    for split in SPLITS:
+    for split in splits_of(source):
         seconds = train_s if split == "train" else scored_s
         of = math.ceil(seconds / _SHARD_S)
         shards += [Shard(split, number, of, seconds / of) for number in range(of)]
@@ -152,17 +156,19 @@ def shard_table(source: DemoSource, shard: Shard) -> pa.Table:
     for language, kind, item in _items(source, shard):
         if seconds >= shard.seconds:
             break
-        rows.append(make_utterance(source.seed, shard.split, language, kind, item))
+        rows.append(make_utterance(source.seed, shard.split, language, kind, item, source.held_out_words))
         seconds += rows[-1]["duration_s"]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def make_utterance(seed: int, split: str, language: str, kind: str, item: int) -> dict[str, Any]:
+def make_utterance(seed: int, split: str, language: str, kind: str, item: int, held_out: float = 0.0) -> dict[str, Any]:
     """One spoken sentence as a row of `SCHEMA`; `item` counts the utterances of a language and kind within the split."""
-    identity = f"demo{seed}-{language}-{split}-{kind}-{item:06d}"
-    rng = _rng(identity)
+    series = f"demo{seed}" + (f"-without-{held_out:g}" if held_out else "")
+    identity = f"{series}-{language}-{split}-{kind}-{item:06d}"
+    rng = random_of(identity)
     unseen = split == "test_ood"
-    text = _sentence(seed, split, language, kind, item)
+    sentences = pool(seed, split, language, kind, held_out)
+    text = GRAMMARS[language].sentence(kind, int(sentences[item % len(sentences)]))
     voice = Voice(
         language=language,
         variant=str(rng.choice(UNSEEN_VARIANTS if unseen else VARIANTS)),
@@ -195,27 +201,16 @@ def _items(source: DemoSource, shard: Shard) -> Iterator[tuple[str, str, int]]:
     """
     kinds = UNSEEN_KINDS if shard.split == "test_ood" else source.kinds or KINDS
     pairs = [(language, kind) for kind in dict.fromkeys(kinds) for language in dict.fromkeys(source.languages)]
+    if shard.split == TEST_WORDS:  # not every kind has a held-out word
+        pairs = [(language, kind) for language, kind in pairs if len(_pool(source, TEST_WORDS, language, kind))]
     start = shard.number * len(pairs) // shard.of
     for turn in itertools.count():
         for language, kind in pairs[start:] + pairs[:start]:
             yield language, kind, shard.number + shard.of * turn
 
 
-def _sentence(seed: int, split: str, language: str, kind: str, item: int) -> str:
-    order = _order(seed, language, kind)
-    tenth = len(order) // 10
-    pool = {"test": order[:tenth], "dev": order[tenth : 2 * tenth], "train": order[2 * tenth :], "test_ood": order}[split]
-    return GRAMMARS[language].sentence(kind, int(pool[item % len(pool)]))
-
-
-@lru_cache
-def _order(seed: int, language: str, kind: str) -> np.ndarray:
-    """The sentence numbers of a kind in random order."""
-    return _rng(f"demo{seed}-{language}-{kind}").permutation(GRAMMARS[language].size(kind))
-
-
-def _rng(identity: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(identity.encode()).digest()[:16]))
+def _pool(source: DemoSource, split: str, language: str, kind: str) -> np.ndarray:
+    return pool(source.seed, split, language, kind, source.held_out_words)
 
 
 def _tables(source: DemoSource, shards: list[Shard]) -> Iterator[pa.Table]:

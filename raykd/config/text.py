@@ -1,0 +1,132 @@
+"""Where the text of a masked language model comes from and how it is cut."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from raykd.config.base import Section
+from raykd.config.folders import recognise_text_folder
+from raykd.errors import UserError
+
+
+class TextFilesSource(Section):
+    """Plain text, one text a line; files are read as streams and never unpacked to disk."""
+
+    kind: Literal["files"] = "files"
+    path: str
+    """File, folder or glob of `.txt`, `.txt.gz` or `.txt.xz`; local or any pyarrow filesystem (s3://, gs://)."""
+
+
+class TextParquetSource(Section):
+    """A text column of Parquet files."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str
+    """File, folder or glob; local or any pyarrow filesystem."""
+    column: str = "text"
+    """Each line of a value is a text."""
+
+
+class TextHuggingFaceSource(Section):
+    """A text column of a Hugging Face dataset, streamed."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str
+    """Hub name such as `statmt/cc100`, or a local folder (a dataset repository or `save_to_disk`)."""
+    name: str | None = None
+    """Configuration of the dataset, such as `cs`."""
+    revision: str | None = None
+    split: str = "train"
+    column: str = "text"
+    """Each line of a value is a text."""
+
+
+class TextDemoSource(Section):
+    """Sentences of the grammars that demo speech is made of, in the language of the text section; no word is held out."""
+
+    kind: Literal["demo"] = "demo"
+    kinds: tuple[str, ...] = ()
+    """Sentence kinds of the grammars; empty: all that demo speech is trained on."""
+    sentences: int = Field(20_000, ge=1)
+    """Distinct sentences, or all there are."""
+    seed: int = 0
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _bytes(value: Any) -> Any:
+    """`210MB` or `1.5 GB` as a number of bytes; units are decimal."""
+    if not isinstance(value, str):
+        return value
+    written = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?B?)\s*", value, re.IGNORECASE)
+    unit = written[2].upper() if written else None
+    if written is None or unit not in _UNITS:
+        raise ValueError(f"must be a number of bytes such as 210MB or 1.5GB (got {value})")
+    return round(float(written[1]) * _UNITS[unit])
+
+
+def _source_from_shorthand(value: Any) -> Any:
+    """`demo`, `hf:NAME`, a file, a glob, or a folder whose kind its content tells, written as one string.
+
+    A source without a `kind` gets the one that its `path` alone would have.
+    """
+    if isinstance(value, dict) and "kind" not in value and isinstance(value.get("path"), str):
+        return {**value, **_source_from_shorthand(value["path"])}
+    if not isinstance(value, str):
+        return value
+    if value == "demo":
+        return {"kind": "demo"}
+    if value.startswith("hf:"):
+        return {"kind": "huggingface", "path": value[3:]}
+    suffix = PurePosixPath(value.partition("?")[0]).suffix.lower()
+    if suffix == ".parquet":
+        return {"kind": "parquet", "path": value}
+    if suffix in {".txt", ".gz", ".xz"}:
+        return {"kind": "files", "path": value}
+    try:
+        return {"kind": recognise_text_folder(value), "path": value}
+    except UserError as error:
+        raise ValueError(str(error)) from None  # pydantic adds the key path and goes on to the next mistake
+
+
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+TextSource = Annotated[
+    TextFilesSource | TextParquetSource | TextHuggingFaceSource | TextDemoSource,
+    Field(discriminator="kind"),
+    BeforeValidator(_source_from_shorthand),
+]
+
+
+class TextConfig(Section):
+    """Text, and how it is cut into segments. The defaults are those of the published Czech masked language model."""
+
+    source: Annotated[tuple[TextSource, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    """One source or a list, read in this order. A string is a shorthand: `demo`, a file, a glob, a folder, `hf:NAME`."""
+    language: str
+    """Language of the text (Whisper's code, such as `cs`)."""
+    max_bytes: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=1)
+    """Read until the kept lines have so many UTF-8 bytes (`210MB`, `1.5GB`; decimal); the rest is not read. None: all."""
+    words_per_segment: int = Field(15, ge=1)
+    """Lines are joined and cut into segments of so many words."""
+    min_words: int = Field(5, ge=1)
+    """Lines with fewer words that hold a letter are dropped; the words left over at the end are too if they are fewer."""
+    max_characters: int = Field(512, ge=1)
+    """Segments are cut to so many characters."""
+    deduplicate: bool = True
+    """Use a line only the first time it comes."""
+    validation_share: float = Field(0.05, ge=0, lt=0.5)
+    """Share of the segments kept as `dev`, by hash of the segment; at least one. 0: none."""
+    max_validation_segments: int = Field(2000, ge=1)
+    """Dev is cut to this many segments; the others are trained on."""
+    max_reject_share: float = Field(0.05, ge=0, le=1)
+    """Stop when a larger share of the lines cannot be read as text."""
+    cache_dir: str = "cache"
+    """Prepared corpora are kept here, keyed by content; local or any pyarrow filesystem."""
+    shard_segments: int = Field(8192, ge=1)
+    """Segments in one prepared shard."""
