@@ -12,6 +12,7 @@ from raykd.errors import RunError, UserError
 
 VERBS = {
     "distil": ("raykd.distill", "distil a teacher into a student: --config FILE [key=value ...]"),
+    "train-mlm": ("raykd.train_mlm", "train a masked language model that teaches: --config FILE [key=value ...]"),
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
 }
@@ -23,6 +24,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the UserError."""
         raise UserError(f"{message}; {self.prog} --help tells more")
+
+
+def run_parser(prog: str, description: str, example: str) -> Parser:
+    """Arguments of a command that runs a config."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("--config", required=True, help=f"YAML file of the run, such as {example}")
+    parser.add_argument("--resume", action="store_true", help="go on with the newest unfinished run of this name")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's and DeepSpeed's own output")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, such as train.lr=1e-4")
+    return parser
 
 
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +50,7 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         print("\n".join(f"raykd: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("raykd: interrupted; a distillation goes on from its last checkpoint with --resume", file=sys.stderr)
+        print("raykd: interrupted; training goes on from its last checkpoint with --resume", file=sys.stderr)
         sys.exit(130)
 
 

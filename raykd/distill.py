@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 
-from raykd.cli import Parser, run_command
+from raykd.cli import run_command, run_parser
 from raykd.config import load_config
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the command line, distil and print the result."""
-    parser = Parser(prog="python -m raykd.distill", description=__doc__)
-    parser.add_argument("--config", required=True, help="YAML file of the run, such as configs/quickstart.yaml")
-    parser.add_argument("--resume", action="store_true", help="go on with the newest unfinished run of this name")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's and DeepSpeed's own output")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, such as train.lr=1e-4")
+    parser = run_parser("python -m raykd.distill", __doc__ or "", "configs/quickstart.yaml")
     options = parser.parse_intermixed_args(list(arguments))
     config = load_config(options.config, options.overrides)
 

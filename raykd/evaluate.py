@@ -17,6 +17,7 @@ from raykd.config.training import EvaluationConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.errors import UserError
 from raykd.evaluation.differences import align
+from raykd.evaluation.measures import ON_REQUEST
 
 if TYPE_CHECKING:
     from raykd.data.corpus import Corpus
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   python -m raykd.evaluate --model runs/distil/student --data test.jsonl --language cs
   python -m raykd.evaluate --model openai/whisper-tiny --data cv-corpus-17/cs --split test --out scores/
+  python -m raykd.evaluate --model DIR --data test.jsonl --language cs --vocabulary words.txt.gz --teacher-forced
   python -m raykd.evaluate --model DIR --data '{kind: huggingface, path: google/fleurs, name: cs_cz}' evaluation.batch_size=32
 
 Error rates are fractions of 1 over the whole split, from greedy decoding, after Whisper's text normaliser, which is named.
-RTF: seconds that encoder and decoding took, per second of audio."""
+With --vocabulary, `invalid words` is the share of recognised words that are not in it. With --teacher-forced, loss is the mean
+cross-entropy of a label token in nats; the rates are of its arg-max given the true tokens before it, not normalised.
+RTF: seconds that encoder and decoding took, per second of audio, with whatever else this machine was doing; to compare two
+models, time them in turns (the `speed` of a run's metrics.json)."""
 
 
 _WHOLE = "all"
@@ -54,24 +59,24 @@ def main(arguments: Sequence[str]) -> None:
     import ray
 
     from raykd.data.prepare import prepare_corpus
-    from raykd.evaluation.runner import evaluate_model
+    from raykd.evaluation.recogniser import ModelChoice
+    from raykd.evaluation.runner import EvaluationRequest, evaluate_model
+    from raykd.evaluation.vocabulary import Vocabulary
     from raykd.models.whisper import speech_format
     from raykd.preflight import check_sources
     from raykd.training.cluster import connect
 
     console = Console()
     check_sources(config.data)
+    if config.evaluation.vocabulary is not None:
+        Vocabulary.load(config.evaluation.vocabulary)
     speech = speech_format(options.model, options.revision)
     connect()
     with console.status("reading the speech") as status:
         corpus = prepare_corpus(config.data, speech, lambda done, _: status.update(f"reading the speech: {done} utterances"))
         split = _split(corpus, options.split, options.data)
         evaluation = evaluate_model(
-            options.model,
-            corpus,
-            split,
-            config.evaluation,
-            revision=options.revision,
+            EvaluationRequest(ModelChoice(options.model, options.revision), corpus, split, config.evaluation),
             gpus_per_worker=1.0 if ray.cluster_resources().get("GPU") else 0.0,
             progress=lambda done, total: status.update(f"decoding: {done} of {total} utterances"),
         )
@@ -90,6 +95,8 @@ def show(evaluation: "Evaluation", console: Console, worst: int) -> None:
     """Print the scores and the `worst` sentences."""
     summary = evaluation.summary
     console.print(_scores_table(summary))
+    if any(key in summary for key in ON_REQUEST):
+        console.print(_measures_table(summary))
     names = sorted(set(summary["normalizer"].values()))
     console.print(
         f"RTF {summary['rtf']:.4f} over {summary['audio_s'] / 60:.1f} min of speech; {summary['decoding']}; "
@@ -118,6 +125,23 @@ def _scores_table(summary: dict[str, Any]) -> Table:
 def _cells(scores: dict[str, Any]) -> list[str]:
     counts = [str(scores[name]) for name in ("substitutions", "deletions", "insertions")]
     return [str(scores["utterances"]), str(scores["words"]), _rate(scores["wer"]), _rate(scores["cer"]), *counts]
+
+
+def _measures_table(summary: dict[str, Any]) -> Table:
+    """What was asked for beside WER and CER."""
+    measured = [key for key in ON_REQUEST if key in summary]
+    table = Table("language")
+    for key in measured:
+        table.add_column(ON_REQUEST[key].replace(" ", "\n"), justify="right")
+    languages = summary["per_language"]
+    for label, scores in [*languages.items(), *([("all", summary)] if len(languages) > 1 else [])]:
+        table.add_row(label, *(_measured(key, scores) for key in measured))
+    return table
+
+
+def _measured(key: str, scores: dict[str, Any]) -> str:
+    counts = f" ({scores['invalid_words']} of {scores['hypothesis_words']})" if key == "invalid_word_share" else ""
+    return _rate(scores[key]) + counts
 
 
 def _rate(rate: float) -> str:
@@ -164,6 +188,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", metavar="DIR", help="write SPLIT.parquet (one row an utterance) and SPLIT.json (the scores) here"
     )
+    parser.add_argument("--vocabulary", metavar="PATH", help="words, one a line, or a text corpus: tells invalid words apart")
+    parser.add_argument("--teacher-forced", action="store_true", help="also loss, and arg-max error rates with gold prefixes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of data and evaluation")
     return parser.parse_intermixed_args(list(arguments))
 
@@ -173,6 +199,8 @@ def _config(options: argparse.Namespace) -> EvaluateConfig:
     tree: dict[str, Any] = {"data": {"source": source, "dev_share": 0}}
     if options.language:
         tree["data"]["language"] = options.language
+    asked = {"vocabulary": options.vocabulary, "teacher_forced": options.teacher_forced}
+    tree["evaluation"] = {key: value for key, value in asked.items() if value}
     return parse(EvaluateConfig, tree, "--data", options.overrides)
 
 

@@ -63,7 +63,7 @@ def list_dir(path: str) -> list[str]:
 def read_bytes(path: str) -> bytes:
     """The whole of a file."""
     filesystem, inner = filesystem_of(path)
-    with filesystem.open_input_stream(inner) as stream:
+    with filesystem.open_input_stream(inner, compression=None) as stream:
         return stream.read()
 
 
@@ -72,7 +72,7 @@ def write_bytes(path: str, data: bytes) -> None:
     filesystem, inner = filesystem_of(path)
     filesystem.create_dir(os.path.dirname(inner), recursive=True)
     if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(inner) as stream:
+        with filesystem.open_output_stream(inner, compression=None) as stream:
             stream.write(data)
         return
     partial = f"{inner}.partial-{uuid.uuid4().hex[:12]}"

@@ -1,20 +1,27 @@
-"""The teacher of a run: a model that is there, or one that raykd trains first; and its scores, which are kept."""
+"""The teachers of a run: models that are there, or that raykd trains first; and a teacher's scores, which are kept."""
 
 import hashlib
 import io
 import json
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
 from raykd import __version__, storage
-from raykd.config import Config, load_config
+from raykd.config import Config, RunConfig, load_config, load_mlm_config
+from raykd.config.objective import mlm_of
 from raykd.data.corpus import Corpus
-from raykd.evaluation.runner import Evaluation, evaluate_model
+from raykd.evaluation.recogniser import ModelChoice
+from raykd.evaluation.runner import Evaluation, EvaluationRequest, evaluate_model
+from raykd.evaluation.vocabulary import Vocabulary
+from raykd.mlm_training import train_mlm
+from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
 
 Distil = Callable[[Config, bool], RunFolder]
 """(config, resume) -> the finished run."""
+RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 
 
 def ensure_teacher(config: Config, distil: Distil) -> str:
@@ -27,22 +34,39 @@ def ensure_teacher(config: Config, distil: Distil) -> str:
     if not config.teacher.trained_by_raykd:
         return config.teacher.model
     teacher = load_config(config.teacher.model)
-    cache_dir = config.data.cache_dir
-    folder = storage.join(cache_dir, "teachers", f"{teacher.name}-{_key(teacher)}")
-    teacher = teacher.model_copy(
-        update={
-            "output_dir": folder,
-            "data": teacher.data.model_copy(update={"cache_dir": cache_dir}),
-            "tracking": config.tracking.model_copy(update={"log_model": False}),
-            "cluster": config.cluster,
-        }
-    )
+    teacher = teacher.model_copy(update={"data": _cached_beside(teacher.data, config)})
+    return _trained_once(teacher, config, "teachers", distil).student_dir
+
+
+def ensure_mlm(config: Config, progress: Progress) -> str | None:
+    """Folder of the masked language model that teaches, if one does; one named by a raykd config is trained as a teacher is.
+
+    Raises:
+        UserError: the model's config is wrong.
+    """
+    mlm = mlm_of(config.objective)
+    if mlm is None or not mlm.trained_by_raykd:
+        return mlm.model if mlm else None
+    trained = load_mlm_config(mlm.model)
+    trained = trained.model_copy(update={"text": _cached_beside(trained.text, config)})
+    return _trained_once(trained, config, "mlms", lambda mlm, resume: train_mlm(mlm, resume, progress)).mlm_dir
+
+
+def _cached_beside(section: Any, config: Config) -> Any:
+    return section.model_copy(update={"cache_dir": config.data.cache_dir})
+
+
+def _trained_once(teacher: RunConfigT, config: Config, kind: str, train: Callable[[RunConfigT, bool], RunFolder]) -> RunFolder:
+    """The finished run of a teacher's config, on the machines of the run that it teaches."""
+    folder = storage.join(config.data.cache_dir, kind, f"{teacher.name}-{_key(teacher)}")
+    tracking = config.tracking.model_copy(update={"log_model": False})
+    teacher = teacher.model_copy(update={"output_dir": folder, "tracking": tracking, "cluster": config.cluster})
     begun = storage.list_dir(folder)
     if begun:
         run = RunFolder.latest(folder, teacher.name)
         if run.finished:
-            return run.student_dir
-    return distil(teacher, bool(begun)).student_dir
+            return run
+    return train(teacher, bool(begun))
 
 
 def evaluate_teacher(
@@ -50,30 +74,26 @@ def evaluate_teacher(
 ) -> Evaluation:
     """The teacher's scores on a split, from `data.cache_dir` when the same weights were scored on the same data before."""
     assert config.teacher is not None
-    settings = config.evaluation.model_dump(include={"batch_size", "max_new_tokens", "normalizer"})
-    key = _hash([model_hash, corpus.key, split, settings, __version__])
+    settings = config.evaluation.model_dump(include={"batch_size", "max_new_tokens", "normalizer", "teacher_forced"})
+    words = Vocabulary.load(config.evaluation.vocabulary).fingerprint if config.evaluation.vocabulary else None
+    key = _hash([model_hash, corpus.key, split, settings, words, __version__])
     folder = storage.join(config.data.cache_dir, "evaluations", key)
     rows_path, summary_path = storage.join(folder, "rows.parquet"), storage.join(folder, "summary.json")
     if storage.exists(summary_path):
         rows = pq.read_table(io.BytesIO(storage.read_bytes(rows_path)))
         return Evaluation(rows, json.loads(storage.read_bytes(summary_path)))
-    evaluation = evaluate_model(
-        model,
-        corpus,
-        split,
-        config.evaluation,
-        revision=config.teacher.revision,
-        gpus_per_worker=gpus_per_worker,
-    )
+    request = EvaluationRequest(ModelChoice(model, config.teacher.revision), corpus, split, config.evaluation)
+    evaluation = evaluate_model(request, gpus_per_worker=gpus_per_worker)
     evaluation.save_rows(rows_path)
     evaluation.save_summary(summary_path)
     return evaluation
 
 
-def _key(config: Config) -> str:
-    """Of everything that decides a student's weights."""
-    tree = config.model_dump(mode="json", exclude={"name": True, "output_dir": True, "tracking": True, "cluster": True})
-    del tree["data"]["cache_dir"]
+def _key(config: RunConfig) -> str:
+    """Of everything that decides a model's weights."""
+    tree = config.model_dump(mode="json", exclude={"name", "output_dir", "tracking", "cluster"})
+    for section in ("data", "text"):
+        tree.get(section, {}).pop("cache_dir", None)
     return _hash([tree, __version__])
 
 

@@ -8,25 +8,47 @@ from pydantic import ValidationError
 
 from raykd.config.base import Section
 from raykd.config.mistakes import got, mistakes
-from raykd.config.root import Config
+from raykd.config.objective import mlm_of
+from raykd.config.root import Config, MlmRunConfig, RunConfig
 from raykd.config.yaml_text import from_yaml, to_yaml
 from raykd.errors import UserError
 
 SectionT = TypeVar("SectionT", bound=Section)
+RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file and apply overrides such as `train.lr=1e-4`.
+    """Read the config of a distillation and apply overrides such as `train.lr=1e-4`.
 
     Raises:
         UserError: the file cannot be read, or a key is unknown or its value impossible; one line for each mistake.
     """
-    tree = read_yaml(path)
-    config = parse(Config, tree, path, overrides)
-    if config.teacher is None or not config.teacher.trained_by_raykd:
+    return read_config_file(Config, path, overrides)
+
+
+def load_mlm_config(path: str, overrides: Sequence[str] = ()) -> MlmRunConfig:
+    """Read the config of a masked language model's training, as `load_config`."""
+    return read_config_file(MlmRunConfig, path, overrides)
+
+
+def read_config_file(kind: type[RunConfigT], path: str, overrides: Sequence[str] = ()) -> RunConfigT:
+    """Read a config of either kind. The configs of models to be trained first are found beside it.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    config = parse(kind, read_yaml(path), path, overrides)
+    if not isinstance(config, Config):
         return config
-    teacher = config.teacher.model_copy(update={"model": _beside(path, config.teacher.model)})
-    return config.model_copy(update={"teacher": teacher})
+    changed: dict[str, Any] = {}
+    if config.teacher is not None and config.teacher.trained_by_raykd:
+        model = _beside(path, config.teacher.model, "teacher.model")
+        changed["teacher"] = config.teacher.model_copy(update={"model": model})
+    mlm = mlm_of(config.objective)
+    if mlm is not None and mlm.trained_by_raykd:
+        found = mlm.model_copy(update={"model": _beside(path, mlm.model, "objective.mlm")})
+        changed["objective"] = config.objective.model_copy(update={"mlm": found})
+    return config.model_copy(update=changed)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -98,10 +120,10 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _beside(config_path: str, path: str) -> str:
+def _beside(config_path: str, path: str, key: str) -> str:
     """A path in a config is relative to the config's folder or, as in the resolved config of a run, to the current one."""
     candidates = (str(Path(config_path).parent / path), path)
     for candidate in candidates:
         if Path(candidate).is_file():
             return candidate
-    raise UserError(f"{config_path}: teacher.model: no such file: {candidates[0]}")
+    raise UserError(f"{config_path}: {key}: no such file: {candidates[0]}")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from raykd.config.base import Section, wrong
+from raykd.config.mlm import MlmTeacher, MlmTeacherConfig
 
 
 class ScheduleConfig(Section):
@@ -56,8 +57,10 @@ Weight = Annotated[float, Field(ge=0)] | Annotated[ScheduleConfig, AfterValidato
 Temperature = Annotated[float, Field(gt=0)] | Annotated[ScheduleConfig, AfterValidator(_always_positive)]
 
 
-TARGETS = ("teacher",)
-"""The token distributions that a term may be measured against."""
+Target = Literal["teacher", "mlm"]
+"""The token distributions that a term may be measured against: the Whisper teacher's, the masked language model's."""
+PUBLISHED_VOCABULARY = 51_865
+"""Tokens that the published MLM code averages its divergence over (openai/whisper-tiny)."""
 
 
 class TermConfig(Section):
@@ -66,8 +69,8 @@ class TermConfig(Section):
     kind: Literal["ce", "kl", "reverse_kl", "js"]
     name: str | None = None
     """Name in metrics (letters, digits and `_`); default: `kind`, with the target appended when two terms would clash."""
-    target: str = "teacher"
-    """Which token distribution; not used by `ce`, whose target is the label."""
+    target: Target = "teacher"
+    """Which token distribution: `teacher` or `mlm` (`objective.mlm`); not used by `ce`, whose target is the label."""
     weight: Weight = 1.0
     student_temperature: Temperature = 1.0
     target_temperature: Temperature = 1.0
@@ -110,11 +113,52 @@ class KdRecipe(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
+class MlmKdRecipe(Section):
+    """Czech Whisper-tiny: lambda_lm * CE + (1 - lambda_lm) * KL(MLM || student), the MLM reading the gold text on both sides.
+
+    Hobit2002/TracheoSpeech_ASR has it in two readings that differ by a factor of 50 000 in the weight of the KL:
+
+    - `card`: the model card's formula as it stands, CE and KL both means over tokens; temperatures 1 unless given;
+    - `code`: what `asr/whisper_module.py` weighs. Its KL is a mean over tokens AND the V = 51 865 vocabulary entries, so that a
+      token's KL counts 1/V, and is multiplied by the square of the student's temperature, 2 unless given.
+
+    With KL a mean over tokens, `code` is lambda_lm * CE + (1 - lambda_lm) * t * KL, t = temperature^2 / V. Both weights are
+    then divided by their sum, which Adam does not notice but its epsilon and the clipping of gradients would: 0.93 * CE + 0.07 * KL
+    at the published lambda_lm = 1e-3. So `code` at lambda_lm is, but for a common factor, `card` at the same temperatures and
+    lambda_lm / (lambda_lm + (1 - lambda_lm) / V), which is 0.98. Padding, which the code distils too, is left out.
+    """
+
+    recipe: Literal["mlm_kd"]
+    mlm: MlmTeacher
+    preset: Literal["card", "code"] = "code"
+    lambda_lm: float = Field(1e-3, ge=0, le=1)
+    """Weight of the labels' cross-entropy; the rest is the masked language model's."""
+    student_temperature: Temperature | None = None
+    """None: 2 under `code`, 1 under `card`."""
+    mlm_temperature: Temperature = 1.0
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _code_has_one_temperature(self) -> "MlmKdRecipe":
+        if self.preset == "code" and isinstance(self.student_temperature, ScheduleConfig):
+            raise wrong("must be a number under preset: code, whose weights follow from it", "student_temperature")
+        return self
+
+
 class TermsObjective(Section):
     """An objective written out term by term."""
 
     recipe: Literal["terms"] = "terms"
     terms: tuple[TermConfig, ...] = Field(min_length=1)
+    mlm: MlmTeacher | None = None
+    """The masked language model of terms with target: mlm."""
+
+    @model_validator(mode="after")
+    def _mlm_where_needed(self) -> "TermsObjective":
+        for position, term in enumerate(self.terms):
+            if term.kind != "ce" and term.target == "mlm" and self.mlm is None:
+                raise wrong("needs the model's folder in objective.mlm", "terms", position, "target")
+        return self
 
 
 def _terms_speak_for_themselves(value: Any) -> Any:
@@ -122,5 +166,19 @@ def _terms_speak_for_themselves(value: Any) -> Any:
 
 
 ObjectiveConfig = Annotated[
-    CeRecipe | KdRecipe | TermsObjective, Field(discriminator="recipe"), BeforeValidator(_terms_speak_for_themselves)
+    CeRecipe | KdRecipe | MlmKdRecipe | TermsObjective,
+    Field(discriminator="recipe"),
+    BeforeValidator(_terms_speak_for_themselves),
 ]
+
+
+def needs_teacher(objective: ObjectiveConfig) -> bool:
+    """Whether a Whisper teacher is a target of the objective."""
+    if isinstance(objective, TermsObjective):
+        return any(term.kind != "ce" and term.target == "teacher" for term in objective.terms)
+    return isinstance(objective, KdRecipe)
+
+
+def mlm_of(objective: ObjectiveConfig) -> MlmTeacherConfig | None:
+    """The masked language model that teaches, if one does."""
+    return objective.mlm if isinstance(objective, MlmKdRecipe | TermsObjective) else None

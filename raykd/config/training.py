@@ -70,6 +70,11 @@ class EvaluationConfig(Section):
     speed_utterances: int = Field(24, ge=1)
     """Utterances timed for each batch size."""
     worst_sentences: int = Field(20, ge=0)
+    vocabulary: str | None = None
+    """File with one word a line (.txt, .txt.gz), or a folder with a words file (a masked language model's or a text corpus's):
+    adds the share of hypothesis words that are not in it."""
+    teacher_forced: bool = False
+    """Add the loss, and arg-max WER and CER with gold prefixes as some papers report them, from one more decoder pass."""
 
 
 class TrackingConfig(Section):

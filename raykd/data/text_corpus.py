@@ -39,8 +39,14 @@ ROWS_PER_BATCH = 256
 """Segments in a record batch of a shard: some 30 kB."""
 _KEY_FIELDS = set(TextConfig.model_fields) - {"source", "language", "cache_dir", "shard_segments", "max_reject_share"}
 _OUTCOME_SCHEMA = pa.schema(
-    [("id", pa.string()), ("n_tokens", pa.int32()), ("shard", pa.string()), ("row", pa.int32()), ("failure", pa.string())]
+    [
+        ("shard", pa.string()),
+        ("ids", pa.list_(pa.string())),
+        ("n_tokens", pa.list_(pa.int32())),
+        ("failure", pa.string()),
+    ]
 )
+"""A row holds what lies in a shard. A `failure` ends the preparation."""
 _PACKAGES = ("raykd", "numpy", "pyarrow", "ray", "transformers")
 
 
@@ -94,7 +100,7 @@ def text_key(config: TextConfig, language: str, parts: Sequence[TextPart], encod
 
 @dataclass(frozen=True)
 class SegmentMaker:
-    """Turns batches of segments (`text_reader.SEGMENT_SCHEMA`) into shards of a corpus."""
+    """Turns rows of segments (`text_reader.SEGMENTS_SCHEMA`) into shards of a corpus."""
 
     corpus_path: str
     language: str
@@ -105,20 +111,19 @@ class SegmentMaker:
         # Ray runs as many of these as there are cores; each with threads on all cores would be in the others' way.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
-            return self.write_shard(batch.column("text").to_pylist())
+            outcomes = [self.write_shard(texts) for texts in batch.column("texts").to_pylist()]
         except UserError as error:
-            return pa.Table.from_pylist([{"failure": str(error)}], _OUTCOME_SCHEMA)
+            outcomes = [{"failure": str(error)}]
+        return pa.Table.from_pylist(outcomes, _OUTCOME_SCHEMA)
 
-    def write_shard(self, texts: list[str]) -> pa.Table:
-        """Write the segments to a shard and return one row of `_OUTCOME_SCHEMA` for each.
+    def write_shard(self, texts: list[str]) -> dict[str, Any]:
+        """Write the segments to a shard and return a row of `_OUTCOME_SCHEMA`.
 
         The shard is named by its segments, so a task that runs again, or another run over the same text, writes the same file.
 
         Raises:
             UserError: the shard cannot be written.
         """
-        if not texts:
-            return _OUTCOME_SCHEMA.empty_table()
         ids = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts]
         shard = f"shard-{hashlib.blake2b(''.join(ids).encode(), digest_size=12).hexdigest()}.arrow"
         tokens = self.encoder.encode_all(texts, self.language)
@@ -134,14 +139,7 @@ class SegmentMaker:
             raise UserError(
                 f"text.cache_dir: {path} cannot be written ({error.strerror or error}); make room or choose another folder"
             ) from None
-        columns = {
-            "id": ids,
-            "n_tokens": pc.list_value_length(rows.column("tokens")),
-            "shard": [shard] * len(ids),
-            "row": np.arange(len(ids), dtype=np.int32),
-            "failure": pa.nulls(len(ids), pa.string()),
-        }
-        return pa.Table.from_pydict(columns, _OUTCOME_SCHEMA)
+        return {"shard": shard, "ids": ids, "n_tokens": [len(sequence) for sequence in tokens]}
 
 
 class _Segments(Datasource):
@@ -162,25 +160,33 @@ class _Segments(Datasource):
 
 
 def _outcomes(reader: SegmentReader, maker: SegmentMaker, progress: Progress | None) -> pa.Table:
-    """Where every segment lies, in the order of the text."""
-    with ray_data_settings():
+    """Where every segment lies (id, n_tokens, shard, row), in the order of the text."""
+    with ray_data_settings(block_a_row=True):
         # The reader takes no core and is one task: otherwise Ray Data would fuse the making of shards into it, and a machine
         # with one core would have none for them.
         segments = ray.data.read_datasource(_Segments(reader), num_cpus=0, concurrency=1, override_num_blocks=1)
-        dataset = segments.map_batches(
-            maker.__call__, batch_size=reader.config.shard_segments, batch_format="pyarrow", num_cpus=1
-        )
-    tables: list[pa.Table] = []
+        dataset = segments.map_batches(maker.__call__, batch_size=1, batch_format="pyarrow", num_cpus=1)
+    tables = [_place("", [], [])]
     done = 0
     for table in tables_of(dataset):
-        failures = table.column("failure").drop_null()
-        if len(failures):
-            raise UserError(failures[0].as_py())
-        tables.append(table.cast(_OUTCOME_SCHEMA))
-        done += table.num_rows
-        if progress is not None:
-            progress(done, 0)
-    return pa.concat_tables([_OUTCOME_SCHEMA.empty_table(), *tables])
+        for outcome in table.to_pylist() if table.num_columns else []:
+            if outcome["failure"]:
+                raise UserError(outcome["failure"])
+            tables.append(_place(outcome["shard"], outcome["ids"], outcome["n_tokens"]))
+            done += len(outcome["ids"])
+            if progress is not None:
+                progress(done, 0)
+    return pa.concat_tables(tables)
+
+
+def _place(shard: str, ids: list[str], n_tokens: list[int]) -> pa.Table:
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "n_tokens": pa.array(n_tokens, pa.int32()),
+        "shard": pa.repeat(shard, len(ids)),
+        "row": pa.array(range(len(ids)), pa.int32()),
+    }
+    return pa.table(columns)
 
 
 def _commit(
@@ -235,7 +241,7 @@ def settle_segments(outcomes: pa.Table, language: str, config: TextConfig) -> pa
 
     An id is a hash already: the segments with the smallest ids are `dev`, the others `train`, at least one each.
     """
-    ordered = outcomes.drop_columns(["failure"]).append_column("order", pa.array(np.arange(outcomes.num_rows)))
+    ordered = outcomes.append_column("order", pa.array(np.arange(outcomes.num_rows)))
     ordered = ordered.sort_by([("id", "ascending"), ("order", "ascending")]).drop_columns(["order"])
     ids = ordered.column("id").combine_chunks()
     first = np.ones(len(ids), bool)

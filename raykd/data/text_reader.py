@@ -26,7 +26,8 @@ from raykd.data.utterances import NOT_UTF8
 from raykd.errors import UserError
 
 LINES_FILE = "lines.json"
-SEGMENT_SCHEMA = pa.schema([("text", pa.string())])
+SEGMENTS_SCHEMA = pa.schema([("texts", pa.list_(pa.string()))])
+"""A row holds the segments of a shard."""
 
 NUL_CHARACTERS = "NUL characters"
 CONTROL_CHARACTERS = "control characters only"
@@ -35,7 +36,6 @@ LINE_TOO_LONG = f"line over {MAX_LINE_BYTES >> 20} MiB"
 _LETTER = re.compile(r"[^\W\d_]")
 _VERSE_NUMBER = re.compile(r"\d+(?=[^\W\d_])")
 _MOST_REJECTS_KEPT = 100_000
-_BLOCK_SEGMENTS = 1024
 
 
 @dataclass
@@ -68,7 +68,7 @@ class SegmentReader:
     """Where the words file, the rejects and the counts are written at the end."""
 
     def tables(self) -> Iterator[pa.Table]:
-        """The segments (`SEGMENT_SCHEMA`).
+        """The segments, a table of one row for each shard (`SEGMENTS_SCHEMA`).
 
         Raises:
             UserError: a part is empty, cannot be read or breaks off.
@@ -80,10 +80,11 @@ class SegmentReader:
         for words in cut(self._kept(lines, rejected), self.config.words_per_segment, self.config.min_words):
             vocabulary.update(words)
             block.append(" ".join(words)[: self.config.max_characters].rstrip())
-            if len(block) == _BLOCK_SEGMENTS:
-                yield _table(block)
+            if len(block) == self.config.shard_segments:
+                yield pa.table({"texts": [block]}, SEGMENTS_SCHEMA)
                 block = []
-        yield _table(block)
+        if block:
+            yield pa.table({"texts": [block]}, SEGMENTS_SCHEMA)
         lines.words = len(vocabulary)
         self._write(lines, rejected, vocabulary)
 
@@ -174,7 +175,3 @@ def cut(lines: Iterable[list[str]], size: int, least: int) -> Iterator[list[str]
         pending = pending[whole:]
     if len(pending) >= least:
         yield pending
-
-
-def _table(texts: list[str]) -> pa.Table:
-    return pa.table({"text": pa.array(texts, pa.string())}, SEGMENT_SCHEMA)

@@ -4,7 +4,8 @@ A loop of our own over transformers' modules and caches, because `generate` take
 times (demo size) as long on a CPU, wants language ids in the generation config, and keeps decoding rows that have ended. The
 tokens are the same.
 
-B rows of the batch, L rows not yet ended, M mel channels, F frames, P prefix tokens, V vocabulary, D width.
+B rows of the batch, L rows not yet ended, M mel channels, F frames, S encoder positions, P prefix tokens, V vocabulary,
+D width.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,15 @@ from raykd.data.text import LabelEncoder
 
 
 @torch.inference_mode()
+def encode(model: WhisperForConditionalGeneration, mel_BMF: Tensor) -> Tensor:
+    """states_BSD of the model's encoder. mel_BMF: features of the model's whole window (2 * `max_source_positions` frames)."""
+    return model.model.encoder(mel_BMF.to(model.device, model.dtype)).last_hidden_state
+
+
+@torch.inference_mode()
 def greedy_decode(
     model: WhisperForConditionalGeneration,
-    mel_BMF: Tensor,
+    states_BSD: Tensor,
     prefix_BP: Tensor,
     max_new_tokens: int,
     stop_ids: Sequence[int],
@@ -31,7 +38,7 @@ def greedy_decode(
 
     Args:
         model: in eval mode; its device and dtype are used.
-        mel_BMF: features of the model's whole window (2 * `max_source_positions` frames).
+        states_BSD: of the model's encoder (`encode`).
         prefix_BP: the tokens that are given, such as start, language, task and no-timestamps.
         max_new_tokens: also bounded by the model's positions.
         stop_ids: tokens that end a row.
@@ -40,17 +47,17 @@ def greedy_decode(
         The new tokens of each row, without the stop token.
     """
     device = model.device
-    encoded_LFD = model.model.encoder(mel_BMF.to(device, model.dtype)).last_hidden_state
+    encoded_LSD = states_BSD
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     inputs_LP = prefix_BP.to(device)
     limit = min(max_new_tokens, model.config.max_target_positions - prefix_BP.shape[1])
     never, not_first = _suppressed(model)
-    texts: list[list[int]] = [[] for _ in range(len(mel_BMF))]
-    rows = list(range(len(mel_BMF)))
+    texts: list[list[int]] = [[] for _ in range(len(states_BSD))]
+    rows = list(range(len(states_BSD)))
     ended = [False] * len(rows)
     for position in range(limit):
         states_LPD = model.model.decoder(
-            input_ids=inputs_LP, encoder_hidden_states=encoded_LFD, past_key_values=cache, use_cache=True
+            input_ids=inputs_LP, encoder_hidden_states=encoded_LSD, past_key_values=cache, use_cache=True
         ).last_hidden_state
         logits_LV = model.proj_out(states_LPD[:, -1])
         logits_LV[:, not_first if position == 0 else never] = -torch.inf
@@ -67,7 +74,7 @@ def greedy_decode(
             open_places = [place for place, over in enumerate(ended) if not over]
             kept_L = torch.tensor(open_places, device=device)
             cache.batch_select_indices(kept_L)
-            encoded_LFD, next_L = encoded_LFD[kept_L], next_L[kept_L]
+            encoded_LSD, next_L = encoded_LSD[kept_L], next_L[kept_L]
             rows, ended = [rows[place] for place in open_places], [False] * len(open_places)
         inputs_LP = next_L[:, None]
     return texts
@@ -76,17 +83,17 @@ def greedy_decode(
 def transcribe(
     model: WhisperForConditionalGeneration,
     encoder: LabelEncoder,
-    mel_BMF: Tensor,
+    states_BSD: Tensor,
     languages: Sequence[str],
     max_new_tokens: int,
 ) -> list[str]:
-    """Greedy transcripts of a batch, each row in its own language. mel_BMF: features of the model's whole window.
+    """Greedy transcripts of a batch, each row in its own language. states_BSD: of the model's encoder (`encode`).
 
     Raises:
         ValueError: a language that the model's vocabulary does not have.
     """
     prefix_BP = torch.tensor([encoder.prefix(language) for language in languages])
-    tokens = greedy_decode(model, mel_BMF, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
+    tokens = greedy_decode(model, states_BSD, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
     return [encoder.decode(row) for row in tokens]
 
 

@@ -1,6 +1,6 @@
 """A Whisper in one process that turns utterances of a prepared corpus into text. No Ray.
 
-B rows of a batch, M mel channels, F frames.
+B rows of a batch, S encoder positions, D width.
 """
 
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import safetensors.torch
 import torch
-from transformers import WhisperForConditionalGeneration
+from torch import nn
 
 from raykd import storage
 from raykd.config.models import DType
@@ -18,7 +18,9 @@ from raykd.data.corpus import Utterance
 from raykd.data.format import FRAMES_PER_S
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
-from raykd.evaluation.decode import transcribe
+from raykd.evaluation.decode import encode, transcribe
+from raykd.evaluation.scoring import TeacherForced
+from raykd.evaluation.teacher_forced import teacher_forced
 from raykd.models.whisper import load_whisper
 
 
@@ -33,6 +35,18 @@ class ModelChoice:
     """A safetensors file whose tensors replace the model's of the same names: what a checkpoint trained."""
     dtype: DType = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a model made of some utterances, in their order."""
+
+    texts: list[str]
+    """Greedy transcripts."""
+    seconds: float
+    """That encoder and greedy decoding took."""
+    teacher_forced: list[TeacherForced] | None = None
+    """Where it was asked for."""
 
 
 class Recogniser:
@@ -51,8 +65,8 @@ class Recogniser:
             lay_over(model, choice.weights)
         self.model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()  # type: ignore[arg-type]
 
-    def recognise(self, utterances: Sequence[Utterance]) -> tuple[list[str], float]:
-        """Transcripts in the order of the utterances, and the seconds that encoder and decoding took.
+    def recognise(self, utterances: Sequence[Utterance], with_teacher_forced: bool = False) -> Recognition:
+        """Transcripts and, on request, loss and likeliest tokens with gold prefixes, which share the encoder's work.
 
         Raises:
             UserError: the features do not fit the model, or it does not know a language.
@@ -60,10 +74,15 @@ class Recogniser:
         for utterance in utterances:
             self._check(utterance)
         languages = [utterance.language for utterance in utterances]
-        mel_BMF = collate(utterances, self._window_frames, self._encoder.pad_id).mel_BMF
+        batch = collate(utterances, self._window_frames, self._encoder.pad_id)
         begin = self._now()
-        texts = transcribe(self.model, self._encoder, mel_BMF, languages, self._max_new_tokens)
-        return texts, self._now() - begin
+        states_BSD = encode(self.model, batch.mel_BMF)
+        texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)
+        seconds = self._now() - begin
+        if not with_teacher_forced:
+            return Recognition(texts, seconds)
+        forced = teacher_forced(self.model, self._encoder, states_BSD, batch.decoder_input_BU, batch.labels_BU)
+        return Recognition(texts, seconds, forced)
 
     @property
     def _window_frames(self) -> int:
@@ -99,7 +118,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def lay_over(model: WhisperForConditionalGeneration, weights: str) -> None:
+def lay_over(model: nn.Module, weights: str) -> None:
     """Replace tensors of a model by those of the same names in a safetensors file (local, or any pyarrow filesystem).
 
     Raises:

@@ -4,6 +4,9 @@ WER = (S + D + I) / N over all words N of the references of a corpus, not a mean
 Both are fractions of 1 and may exceed it. A reference that is empty after normalisation has no words, so the words of its
 hypothesis count as insertions and N does not grow; a corpus without any reference word divides by 1. An empty hypothesis is all
 deletions. Characters include the spaces between words, except where the normaliser itself put them (scripts without spaces).
+
+On request, and absent from a summary otherwise: the share of hypothesis words that are no words (`vocabulary`), and loss and
+error rates with gold prefixes (`teacher_forced`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +17,7 @@ import jiwer
 from jiwer import AlignmentChunk
 
 from raykd.evaluation.normalize import NormalizerChoice, normalizer_for, splits_letters
+from raykd.evaluation.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,20 @@ class Edits:
 
 
 @dataclass(frozen=True)
+class TeacherForced:
+    """One utterance with gold prefixes; texts with their special tokens, not normalised."""
+
+    hypothesis: str
+    """The likeliest token at every label position."""
+    loss: float
+    """Cross-entropy of the labels, summed over label positions, in nats."""
+    tokens: int
+    """Label positions."""
+    words: Edits
+    characters: Edits
+
+
+@dataclass(frozen=True)
 class ScoredSentence:
     """One sentence after normalisation, and its edits."""
 
@@ -53,15 +71,31 @@ class ScoredSentence:
     hypothesis: str
     words: Edits
     characters: Edits
+    invalid_words: tuple[str, ...] | None = None
+    """Words of the hypothesis that are not in the vocabulary; None without one."""
+    teacher_forced: TeacherForced | None = None
 
 
 def score_sentences(
-    references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str], choice: NormalizerChoice = "auto"
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    languages: Sequence[str],
+    choice: NormalizerChoice = "auto",
+    vocabulary: Vocabulary | None = None,
+    teacher_forced: Sequence[TeacherForced] | None = None,
 ) -> list[ScoredSentence]:
     """Each sentence normalised by its language's normaliser and compared, in the given order.
 
+    Args:
+        references: what was said.
+        hypotheses: what was recognised.
+        languages: Whisper's codes.
+        choice: of the normaliser.
+        vocabulary: to tell invalid words by.
+        teacher_forced: kept with the sentences.
+
     Raises:
-        ValueError: the three sequences differ in length.
+        ValueError: the sequences differ in length.
     """
     normalizers = {language: normalizer_for(choice, language)[1] for language in set(languages)}
     triples = list(zip(references, hypotheses, languages, strict=True))
@@ -69,8 +103,8 @@ def score_sentences(
     normal_hypotheses = [normalizers[language](hypothesis) for _, hypothesis, language in triples]
     if not triples:
         return []
-    words = jiwer.process_words(normal_references, normal_hypotheses)
-    characters = jiwer.process_characters(
+    words = word_edits(normal_references, normal_hypotheses)
+    characters = character_edits(
         [_spelled(text, choice, language) for text, language in zip(normal_references, languages, strict=True)],
         [_spelled(text, choice, language) for text, language in zip(normal_hypotheses, languages, strict=True)],
     )
@@ -79,11 +113,25 @@ def score_sentences(
             language=languages[i],
             reference=normal_references[i],
             hypothesis=normal_hypotheses[i],
-            words=_edits(words.alignments[i]),
-            characters=_edits(characters.alignments[i]),
+            words=words[i],
+            characters=characters[i],
+            invalid_words=None if vocabulary is None else vocabulary.invalid(normal_hypotheses[i], languages[i], choice),
+            teacher_forced=None if teacher_forced is None else teacher_forced[i],
         )
         for i in range(len(triples))
     ]
+
+
+def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> list[Edits]:
+    """The fewest edits between the words of each pair of texts; words have white space between them."""
+    output = jiwer.process_words(list(references), list(hypotheses))
+    return [_edits(alignment) for alignment in output.alignments]
+
+
+def character_edits(references: Sequence[str], hypotheses: Sequence[str]) -> list[Edits]:
+    """The fewest edits between the characters of each pair of texts."""
+    output = jiwer.process_characters(list(references), list(hypotheses))
+    return [_edits(alignment) for alignment in output.alignments]
 
 
 def summarize(sentences: Iterable[ScoredSentence], choice: NormalizerChoice = "auto") -> dict[str, Any]:
@@ -92,7 +140,9 @@ def summarize(sentences: Iterable[ScoredSentence], choice: NormalizerChoice = "a
     Returns:
         `wer` and `cer` over all sentences, `per_language` (the same with counts for each language), `macro` (the plain mean of
         the languages' rates), `normalizer` (its name for each language) and the counts `utterances`, `words`, `substitutions`,
-        `deletions` and `insertions` (of words).
+        `deletions` and `insertions` (of words). With a vocabulary also `invalid_words`, `hypothesis_words` and their ratio
+        `invalid_word_share`; with teacher forcing `loss` (mean cross-entropy of a label token in nats), `label_tokens`,
+        `teacher_forced_wer` and `teacher_forced_cer`; both here and for each language.
     """
     by_language: dict[str, list[ScoredSentence]] = {}
     for sentence in sentences:
@@ -121,6 +171,29 @@ def _scores(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
         "deletions": words.deletions,
         "insertions": words.insertions,
         "characters": characters.length,
+        **_word_validity(sentences),
+        **_teacher_forced_scores(sentences),
+    }
+
+
+def _word_validity(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
+    judged = [(len(s.invalid_words), len(s.hypothesis.split())) for s in sentences if s.invalid_words is not None]
+    if not judged:
+        return {}
+    invalid, words = (sum(counts) for counts in zip(*judged, strict=True))
+    return {"invalid_words": invalid, "hypothesis_words": words, "invalid_word_share": invalid / max(1, words)}
+
+
+def _teacher_forced_scores(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
+    forced = [sentence.teacher_forced for sentence in sentences if sentence.teacher_forced is not None]
+    if not forced:
+        return {}
+    tokens = sum(utterance.tokens for utterance in forced)
+    return {
+        "loss": sum(utterance.loss for utterance in forced) / max(1, tokens),
+        "label_tokens": tokens,
+        "teacher_forced_wer": sum((utterance.words for utterance in forced), Edits()).rate,
+        "teacher_forced_cer": sum((utterance.characters for utterance in forced), Edits()).rate,
     }
 
 

@@ -109,7 +109,7 @@ def compare(
     teacher_s: list[float] = []
     student_s: list[float] = []
     while len(teacher_s) < repeats and (not teacher_s or time.perf_counter() - began < budget_s):
-        turns = [(teacher.recognise(batch)[1], student.recognise(batch)[1]) for batch in batches]
+        turns = [(teacher.recognise(batch).seconds, student.recognise(batch).seconds) for batch in batches]
         teacher_s.append(sum(seconds for seconds, _ in turns))
         student_s.append(sum(seconds for _, seconds in turns))
     teacher_rtf, student_rtf = statistics.median(teacher_s) / audio_s, statistics.median(student_s) / audio_s

@@ -90,6 +90,41 @@ def banner_text(facts: RunFacts) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class MlmFacts:
+    """What the banner of a masked language model's training tells."""
+
+    name: str
+    folder: str
+    width: int
+    layers: int
+    parameters: int
+    dtype: str
+    segments: int
+    tokens_per_segment: float
+    masked_per_segment: float
+    language: str
+    device: str
+    workers: int
+    zero_stage: int
+    batch_size: int
+    steps: int
+    steps_per_epoch: int
+
+
+def mlm_banner_text(facts: MlmFacts) -> str:
+    """The start-up banner of a masked language model's training."""
+    size = f"{_millions(facts.parameters)} parameters, {facts.dtype}"
+    rows = [
+        ("mlm", f"{facts.layers} bidirectional LSTM layers, width {facts.width}, {size}"),
+        ("text", f"{facts.segments:,} segments of {facts.tokens_per_segment:.1f} tokens, {facts.language}"),
+        ("workers", f"{facts.workers} x {facts.device}, ZeRO stage {facts.zero_stage}"),
+        ("batch", f"{facts.batch_size} segments, {facts.masked_per_segment:.1f} masked tokens in each"),
+        ("length", f"{facts.steps:,} steps, {facts.steps / facts.steps_per_epoch:.1f} epochs of {facts.steps_per_epoch:,}"),
+    ]
+    return "\n".join([f"run {facts.name} -> {facts.folder}", *(f"  {subject:<9}{text}" for subject, text in rows)])
+
+
 def slow_paths(facts: RunFacts) -> list[str]:
     """What makes this run slower than it need be, each with its remedy."""
     return [warning for warning in (*_model_warnings(facts), *_machine_warnings(facts), *_batch_warnings(facts)) if warning]

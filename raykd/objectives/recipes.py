@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from raykd.config.objective import CeRecipe, KdRecipe, ObjectiveConfig, TermConfig
+from raykd.config.objective import PUBLISHED_VOCABULARY, CeRecipe, KdRecipe, MlmKdRecipe, ObjectiveConfig, TermConfig
 from raykd.errors import UserError
 from raykd.objectives.schedules import value_at
 
@@ -35,7 +35,31 @@ def _terms(objective: ObjectiveConfig) -> tuple[TermConfig, ...]:
                 target_temperature=objective.temperature,
             ),
         )
+    if isinstance(objective, MlmKdRecipe):
+        return _mlm_kd(objective)
     return objective.terms
+
+
+def _mlm_kd(recipe: MlmKdRecipe) -> tuple[TermConfig, ...]:
+    """The weights of both presets, as `MlmKdRecipe` derives them."""
+    temperature = recipe.student_temperature or (2.0 if recipe.preset == "code" else 1.0)
+    weight_ce, weight_kl = recipe.lambda_lm, 1 - recipe.lambda_lm
+    if recipe.preset == "code":
+        assert isinstance(temperature, float)
+        # The term itself is multiplied by the temperature's square, so that is in the sum but not in the weight.
+        weight_kl /= PUBLISHED_VOCABULARY
+        total = weight_ce + weight_kl * temperature**2
+        weight_ce, weight_kl = weight_ce / total, weight_kl / total
+    return (
+        TermConfig(kind="ce", weight=weight_ce, label_smoothing=recipe.label_smoothing),
+        TermConfig(
+            kind="kl",
+            target="mlm",
+            weight=weight_kl,
+            student_temperature=temperature,
+            target_temperature=recipe.mlm_temperature,
+        ),
+    )
 
 
 def _named(terms: tuple[TermConfig, ...]) -> tuple[TermConfig, ...]:

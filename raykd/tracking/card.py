@@ -35,6 +35,7 @@ def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s
         metrics=metrics,
         rows=list(_rows(metrics)),
         splits=list(metrics.student.splits),
+        invalid_words=metrics.student.invalid_word_share is not None,
         normalizer=normalizer_text(metrics.student.normalizer),
         objective=objective_text(config),
         sources=", ".join(_sources(config)),

@@ -38,6 +38,15 @@ class Mistake:
     count: int
 
 
+@dataclass(frozen=True)
+class InvalidWord:
+    """A word that is not in the vocabulary, and how often student and teacher wrote it; `teacher` is None without one."""
+
+    word: str
+    student: int
+    teacher: int | None
+
+
 def errors_of(row: Row) -> int:
     """Word errors of a row."""
     return row["substitutions"] + row["deletions"] + row["insertions"]
@@ -65,6 +74,15 @@ def common_mistakes(student: Sequence[Row], count: int) -> list[Mistake]:
     often = [(pair, times) for pair, times in mistakes.items() if times > 1]
     often.sort(key=lambda item: (-item[1], item[0]))
     return [Mistake(reference, hypothesis, times) for (reference, hypothesis), times in often[:count]]
+
+
+def common_invalid_words(student: Sequence[Row], teacher: Sequence[Row], count: int) -> list[InvalidWord]:
+    """The words outside the vocabulary that the student writes most often; none where there was no vocabulary."""
+    by_student, by_teacher = (
+        Counter(word for row in rows for word in row.get("invalid_words") or ()) for rows in (student, teacher)
+    )
+    often = sorted(by_student.items(), key=lambda item: (-item[1], item[0]))
+    return [InvalidWord(word, times, by_teacher[word] if teacher else None) for word, times in often[:count]]
 
 
 def _examples(rows: Sequence[Row], teacher: Sequence[Row]) -> list[Example]:

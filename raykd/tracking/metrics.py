@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from raykd.evaluation.measures import ON_REQUEST
 
 PACKAGES = (
     "raykd",
@@ -34,10 +36,21 @@ class _Numbers(BaseModel):
 
 
 class Score(_Numbers):
-    """One model on one language."""
+    """One model on one language. What was not asked for is None here, and absent from the file."""
 
     wer: Rate
     cer: Rate
+    invalid_word_share: Rate | None = None
+    """Of the hypothesis words: those that are not in the vocabulary."""
+    loss: Rate | None = None
+    """Mean cross-entropy of a label token with gold prefixes, in nats."""
+    teacher_forced_wer: Rate | None = None
+    """Of the arg-max with gold prefixes, special tokens included, not normalised: for comparison with papers that report it."""
+    teacher_forced_cer: Rate | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked_for(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None or key not in ON_REQUEST}
 
 
 class SplitScore(Score):
@@ -47,7 +60,8 @@ class SplitScore(Score):
     macro: Score | None = None
     """Mean over languages, each weighing the same."""
     rtf: Rate | None = None
-    """Seconds of computing for a second of audio, over the whole split."""
+    """Seconds of computing for a second of audio while the split was scored, with whatever else the machine did: only `speed`
+    compares models."""
     normalizer: Any = None
     """Which text normaliser the rates are under."""
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raykd import storage
-from raykd.config import Config
+from raykd.config import RunConfig
 from raykd.tracking.history import JsonLines, read_json_lines
-from raykd.tracking.metrics import Metrics, package_versions
+from raykd.tracking.metrics import package_versions
 from raykd.tracking.mlflow_model import log_whisper
-from raykd.tracking.mlflow_values import Point, flat_params, points_of_metrics, points_of_record
+from raykd.tracking.mlflow_values import Point, flat_params, points_of_record
 from raykd.tracking.run_folder import RunFolder
 
 RETRY_S = 20.0
@@ -40,7 +40,7 @@ class MlflowTracker:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         run: RunFolder,
         *,
         parent_run_id: str | None = None,
@@ -79,9 +79,9 @@ class MlflowTracker:
         """Send the metrics of a history record (`train` or `eval`)."""
         self._queue.put(points_of_record(record))
 
-    def summary(self, metrics: Metrics) -> None:
-        """Send the final numbers."""
-        self._queue.put(points_of_metrics(metrics))
+    def log_points(self, points: list[Point]) -> None:
+        """Send metrics that are in no record, such as the final numbers."""
+        self._queue.put(points)
 
     def store_files(self, *names: str) -> None:
         """Store files of the run folder as artifacts; default: config, metrics, report and history."""
@@ -265,7 +265,8 @@ class MlflowTracker:
         if not self._warned:
             self._warned = True
             self._say(
-                f"MLflow: {self.uri} does not take our metrics ({_first_line(error)}); training goes on, they are sent later"
+                f"MLflow: {self.uri} does not take our metrics ({_first_line(error)}); "
+                "they wait in the run folder and are sent later"
             )
 
     # ------------------------------------------------------------------------------------------ files and the model
@@ -283,18 +284,18 @@ class MlflowTracker:
             log_whisper(folder, self.uri, str(self._run_id))
 
 
-def send_waiting(config: Config, run: RunFolder, say: Callable[[str], None] = print) -> None:
+def send_waiting(config: RunConfig, run: RunFolder, say: Callable[[str], None] = print) -> None:
     """Send what the server did not take while a run that is finished now was going on; nothing happens when nothing waits."""
     if not run.has(SPOOL):
         return
     tracker = MlflowTracker(config, run, say=say)
     tracker.store_files()
-    if config.tracking.log_model:
+    if config.tracking.log_model and run.has("student"):
         tracker.log_student()
     tracker.close()
 
 
-def tracking_uri(config: Config) -> str:
+def tracking_uri(config: RunConfig) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, else `tracking.uri`, else `sqlite:///mlflow.db`; SQLite paths absolute."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri or "sqlite:///mlflow.db"
     scheme, slashes, path = uri.partition(":///")

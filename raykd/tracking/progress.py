@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from raykd.tracking.table import format_number
+from raykd.evaluation.measures import HEADINGS
+from raykd.tracking.table import format_measure, format_number
 
 
 class Progress:
@@ -84,8 +85,9 @@ class Progress:
         if record.get("kind") == "train":
             self.update(record["step"], record["steps"], ", ".join(filter(None, [_training_note(record), self._last_eval])))
         elif record.get("kind") == "eval":
-            self._last_eval = f"{record['split']} WER {100 * record['wer']:.2f} %"
-            self.say(f"evaluation at step {record['step']}: {self._last_eval}, CER {100 * record['cer']:.2f} %")
+            headline, *others = _scores(record)
+            self._last_eval = f"{record['split']} {headline}"
+            self.say(f"evaluation at step {record['step']}: {', '.join([self._last_eval, *others])}")
 
     def done(self, failed: bool = False) -> None:
         """End the phase with a line that says what it did and how long it took."""
@@ -135,8 +137,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _scores(record: Mapping[str, Any]) -> list[str]:
+    """The scores of an evaluation; the first one is what checkpoints are chosen by."""
+    return [f"{heading} {format_measure(key, record[key])}" for key, heading in HEADINGS.items() if key in record]
+
+
 def _training_note(record: Mapping[str, Any]) -> str:
-    loss, speed = record.get("loss"), record.get("utterances_per_s")
+    loss = record.get("loss")
     parts = [f"epoch {record['epoch']:.4g}"] if "epoch" in record else []
     parts.append("loss nan" if loss is None else f"loss {loss:.4f}")
-    return ", ".join(parts if speed is None else [*parts, f"{speed:.1f} utterances/s"])
+    for unit in ("utterances", "segments"):
+        speed = record.get(f"{unit}_per_s")
+        parts += [] if speed is None else [f"{speed:.1f} {unit}/s"]
+    return ", ".join(parts)

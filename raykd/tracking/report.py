@@ -6,7 +6,7 @@ It can be made at any time: what a run does not have (yet) is left out.
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from raykd import storage
-from raykd.tracking.examples import Row, common_mistakes, typical_examples, worst_examples
+from raykd.evaluation.measures import ON_REQUEST
+from raykd.tracking.examples import Row, common_invalid_words, common_mistakes, typical_examples, worst_examples
 from raykd.tracking.history import History, read_history
-from raykd.tracking.metrics import Metrics
-from raykd.tracking.plots import Line, bar_chart, line_chart
+from raykd.tracking.metrics import Metrics, Score
 from raykd.tracking.progress import duration
+from raykd.tracking.report_plots import is_dev, result_plots, training_plots
 from raykd.tracking.run_folder import RunFolder
-from raykd.tracking.table import format_count, format_number, format_rate, format_rtf
+from raykd.tracking.table import format_count, format_measure, format_number, format_rate, format_rtf, measured
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -40,6 +41,7 @@ TEMPLATES.filters |= {
 }
 TYPICAL_EXAMPLES = 6
 COMMON_MISTAKES = 12
+COMMON_INVALID_WORDS = 24
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,14 @@ def render_report(name: str, files: RunFiles, config_path: str) -> str:
         objective=objective_text(files.config),
         metrics=metrics,
         last=history.train[-1] if history.train else None,
-        best=min((record for record in history.eval if _is_dev(record)), key=lambda record: record["wer"], default=None),
+        best=min((record for record in history.eval if is_dev(record)), key=lambda record: record["wer"], default=None),
         splits=_split_tables(metrics) if metrics else [],
+        measures=_measures(metrics) if metrics else None,
+        vocabulary=(files.config.get("evaluation") or {}).get("vocabulary"),
         normalizer=normalizer_text(metrics.student.normalizer) if metrics else "",
         scored=_scored(files),
-        training_plots=_training_plots(history),
-        result_plots=_result_plots(metrics) if metrics else [],
+        training_plots=training_plots(history),
+        result_plots=result_plots(metrics) if metrics else [],
         examples=_examples(files),
         rejects=_rejects(files.rejects),
         events=history.events,
@@ -127,62 +131,6 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _training_plots(history: History) -> list[tuple[str, str]]:
-    """(caption, SVG) of everything that changes over steps."""
-    train = history.train
-    steps = [record["step"] for record in train]
-    terms: dict[str, Line] = {name: (steps, [record["terms"].get(name) for record in train]) for name in _names(train, "terms")}
-    plots = []
-    if train:
-        loss: dict[str, Line] = {"loss": (steps, [record.get("loss") for record in train])}
-        if list(terms) != ["ce"] or terms["ce"][1] != loss["loss"][1]:
-            loss |= terms
-        plots.append(("Loss and its terms, mean per token (terms before weighting)", line_chart("loss", loss)))
-    if len(_names(train, "weights")) > 1:
-        weights: dict[str, Line] = {
-            name: (steps, [record["weights"].get(name) for record in train]) for name in _names(train, "weights")
-        }
-        plots.append(("Weights of the terms", line_chart("weights", weights, first_color=1)))
-    dev = [record for record in history.eval if _is_dev(record)]
-    if dev:
-        at = [record["step"] for record in dev]
-        rates: dict[str, Line] = {key.upper(): (at, [100 * record[key] for record in dev]) for key in ("wer", "cer")}
-        plots.append(("Student on the dev split during training, in percent", line_chart("dev", rates, marks=True)))
-    for key, caption in (
-        ("lr", "Learning rate"),
-        ("grad_norm", "Gradient norm before clipping"),
-        ("utterances_per_s", "Utterances trained per second"),
-    ):
-        values = [record.get(key) for record in train]
-        if any(value is not None for value in values):
-            plots.append((caption, line_chart(key, {key: (steps, values)})))
-    return plots
-
-
-def _names(train: list[dict[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(name for record in train for name in record.get(key, {})))
-
-
-def _is_dev(record: Mapping[str, Any]) -> bool:
-    return record.get("split", "dev") == "dev" and record.get("wer") is not None
-
-
-def _result_plots(metrics: Metrics) -> list[tuple[str, str]]:
-    """(caption, SVG) of WER and CER by language on the headline split."""
-    languages = list(metrics.student.per_language)
-    models = {"teacher": metrics.teacher, "student": metrics.student}
-    plots = []
-    for key in ("wer", "cer"):
-        series = {
-            name: [100 * getattr(model.per_language[code], key) if code in model.per_language else None for code in languages]
-            for name, model in models.items()
-            if model is not None
-        }
-        title = f"{key.upper()} on {metrics.student.split}, in percent"
-        plots.append((title, bar_chart(f"{key} by language", languages, series)))
-    return plots
-
-
 def _split_tables(metrics: Metrics) -> list[dict[str, Any]]:
     """For each split its rows: label, utterances, and (teacher, student) scores."""
     tables = []
@@ -196,6 +144,26 @@ def _split_tables(metrics: Metrics) -> list[dict[str, Any]]:
         total = _score_row("all" if len(rows) > 1 else next(iter(student.per_language), "all"), teacher, student)
         tables.append({"split": split, "rows": rows if len(rows) > 1 else [], "total": total})
     return tables
+
+
+def _measures(metrics: Metrics) -> dict[str, Any] | None:
+    """What was measured on request: keys, headings, and the cells of each split and language; None where nothing was."""
+    keys = measured(metrics)
+    both = (("teacher", metrics.teacher), ("student", metrics.student))
+    models = {name: model for name, model in both if model is not None}
+    rows = []
+    for split, student in metrics.student.splits.items():
+        of_split = [model.splits.get(split) for model in models.values()]
+        rows.append({"label": split, "total": True, "cells": _measure_cells(keys, of_split)})
+        for code in student.per_language if len(student.per_language) > 1 else ():
+            of_language = [scores and scores.per_language.get(code) for scores in of_split]
+            rows.append({"label": code, "total": False, "cells": _measure_cells(keys, of_language)})
+    headings = [f"{ON_REQUEST[key]}, {model}" for key in keys for model in models]
+    return {"names": keys, "headings": headings, "rows": rows} if keys else None
+
+
+def _measure_cells(keys: Sequence[str], models: Sequence[Score | None]) -> list[str]:
+    return [format_measure(key, getattr(scores, key) if scores else None) for key in keys for scores in models]
 
 
 def _score_row(label: str, teacher: Any, student: Any) -> dict[str, Any]:
@@ -231,6 +199,7 @@ def _examples(files: RunFiles) -> list[dict[str, Any]]:
                 "typical": typical_examples(rows, teacher, TYPICAL_EXAMPLES),
                 "worst": worst_examples(rows, teacher, count),
                 "mistakes": common_mistakes(rows, COMMON_MISTAKES),
+                "invalid_words": common_invalid_words(rows, teacher, COMMON_INVALID_WORDS),
             }
         )
     return sections

@@ -10,7 +10,7 @@ import yaml
 from pyarrow import fs
 
 from raykd import storage
-from raykd.config import Config, dump_yaml
+from raykd.config import RunConfig, dump_yaml
 from raykd.errors import UserError
 
 
@@ -21,7 +21,7 @@ class RunFolder:
     path: str
 
     @classmethod
-    def create(cls, config: Config) -> "RunFolder":
+    def create(cls, config: RunConfig) -> "RunFolder":
         """A new folder with the resolved config in it: `<name>`, or the first free of `<name>-2`, `<name>-3`, ...
 
         Raises:
@@ -100,6 +100,16 @@ class RunFolder:
     def student_init_dir(self) -> str:
         """The student as it was before the first step."""
         return self.at("student_init")
+
+    @property
+    def mlm_dir(self) -> str:
+        """The trained masked language model."""
+        return self.at("mlm")
+
+    @property
+    def mlm_init_dir(self) -> str:
+        """The masked language model as it was before the first step."""
+        return self.at("mlm_init")
 
     @property
     def checkpoints_dir(self) -> str:

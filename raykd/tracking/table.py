@@ -1,9 +1,12 @@
 """The last lines on the terminal: teacher and student side by side, and where everything is."""
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from raykd.evaluation.measures import ON_REQUEST
 from raykd.tracking.metrics import Metrics, ModelMetrics
 from raykd.tracking.run_folder import RunFolder
 
@@ -14,14 +17,24 @@ def print_result(metrics: Metrics, run: RunFolder, *, store: str | None = None, 
     if not console.is_terminal:
         console = Console(file=console.file, width=120)
     console.print(result_table(metrics))
+    if measured(metrics):
+        console.print(measures_table(metrics))
     places = {"student": run.student_dir, "report": run.report_path, "metrics": run.metrics_path, "MLflow": store}
+    print_places(places, console)
+
+
+def print_places(places: Mapping[str, str | None], console: Console) -> None:
+    """A line for each thing that the run left behind."""
     for name, place in places.items():
         if place:
             console.print(f"{name:<8} {place}", soft_wrap=True, highlight=False, markup=False)
 
 
 def result_table(metrics: Metrics) -> Table:
-    """One row a model; WER and CER on every test split, real-time factor and speed-up at the first batch size measured."""
+    """One row a model; WER and CER on every test split, real-time factor and speed-up at the first batch size measured.
+
+    A student without a teacher is not timed, and shows the factor it was scored at; with a teacher that would not compare.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "parameters"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
@@ -32,9 +45,32 @@ def result_table(metrics: Metrics) -> Table:
     table.add_column("speed-up", justify="right", no_wrap=True)
     speed = next(iter(metrics.speed.values()), None)
     if metrics.teacher:
-        table.add_row("teacher", *_cells(metrics.teacher, metrics.student, speed.teacher_rtf if speed else None), "1.00x")
+        teacher_rtf = speed.teacher_rtf if speed else None
+        table.add_row("teacher", *_cells(metrics.teacher, metrics.student, teacher_rtf), "1.00x" if speed else "-")
     student_speedup = f"{speed.speedup:.2f}x" if speed and speed.speedup is not None else "-"
-    table.add_row("student", *_cells(metrics.student, metrics.student, speed.student_rtf if speed else None), student_speedup)
+    alone = metrics.student.rtf if metrics.teacher is None else None
+    student_rtf = speed.student_rtf if speed else alone
+    table.add_row("student", *_cells(metrics.student, metrics.student, student_rtf), student_speedup)
+    return table
+
+
+def measured(metrics: Metrics) -> list[str]:
+    """What was measured on request: keys of `evaluation.measures.ON_REQUEST`."""
+    return [key for key in ON_REQUEST if any(getattr(scores, key) is not None for scores in metrics.student.splits.values())]
+
+
+def measures_table(metrics: Metrics) -> Table:
+    """What was measured on request, one row a split and model."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("split", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    keys = measured(metrics)
+    for key in keys:
+        table.add_column(ON_REQUEST[key], justify="right", no_wrap=True)
+    for split in metrics.student.splits:
+        for name, model in (("teacher", metrics.teacher), ("student", metrics.student)):
+            if model is not None and split in model.splits:
+                table.add_row(split, name, *(format_measure(key, getattr(model.splits[split], key)) for key in keys))
     return table
 
 
@@ -58,14 +94,22 @@ def format_rate(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 
+def format_measure(key: str, value: float | None) -> str:
+    """Losses and perplexities as numbers, shares and rates in percent."""
+    digits = {"loss": 4, "pseudo_perplexity": 1}.get(key)
+    if value is None or digits is None:
+        return format_rate(value)
+    return f"{value:.{digits}f}"
+
+
 def format_rtf(rtf: float | None) -> str:
     """A real-time factor with three figures."""
     return "-" if rtf is None else f"{rtf:.3g}"
 
 
-def _cells(model: ModelMetrics, columns: ModelMetrics, measured_rtf: float | None) -> list[str]:
+def _cells(model: ModelMetrics, columns: ModelMetrics, rtf: float | None) -> list[str]:
     cells = [format_count(model.params)]
     for split in columns.splits:
         scores = model.splits.get(split)
         cells += [format_rate(scores.wer if scores else None), format_rate(scores.cer if scores else None)]
-    return [*cells, format_rtf(measured_rtf if measured_rtf is not None else model.rtf)]
+    return [*cells, format_rtf(rtf)]

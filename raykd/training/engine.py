@@ -18,16 +18,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Engine:
     """A module under DeepSpeed. Every method but `forward` is collective: all workers call it."""
 
-    def __init__(self, module: nn.Module, config: TrainConfig, accumulation: int) -> None:
+    def __init__(self, module: nn.Module, config: TrainConfig, accumulation: int, world: int) -> None:
         quiet_deepspeed()
         import deepspeed
 
-        self.zero_stage = config.zero_stage
+        # One worker has nobody to share optimiser states and gradients with: stages 1 and 2 would only copy them to and fro.
+        self.zero_stage = 0 if world == 1 and config.zero_stage < 3 else config.zero_stage
         self._norm = 0.0
         self._engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=_parameter_groups(module, config.weight_decay),
-            config=_deepspeed_config(config, accumulation),
+            config=_deepspeed_config(config, self.zero_stage, accumulation),
         )
         self._create_moments()
 
@@ -141,7 +142,7 @@ def quiet_deepspeed() -> None:
     logger.setLevel(logging.WARNING)
 
 
-def _deepspeed_config(config: TrainConfig, accumulation: int) -> dict[str, Any]:
+def _deepspeed_config(config: TrainConfig, zero_stage: int, accumulation: int) -> dict[str, Any]:
     adam = {"lr": config.lr, "betas": list(config.betas), "eps": config.eps, "weight_decay": config.weight_decay}
     return {
         # The loss is already normalised over the global batch, so DeepSpeed's own batch size only has to be consistent.
@@ -150,7 +151,7 @@ def _deepspeed_config(config: TrainConfig, accumulation: int) -> dict[str, Any]:
         "gradient_clipping": config.clip_norm,
         "optimizer": {"type": "AdamW", "params": {**adam, "torch_adam": True}},
         "zero_optimization": {
-            "stage": config.zero_stage,
+            "stage": zero_stage,
             # Both would only hide communication behind compute on a GPU; on a CPU the extra streams do nothing.
             "overlap_comm": torch.cuda.is_available(),
         },

@@ -1,7 +1,6 @@
 """The training loop of one worker: batches in, updates, records and checkpoints out. No Ray and no file formats."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +10,14 @@ from torch import Tensor
 
 from raykd.config.objective import TermConfig
 from raykd.config.training import TrainConfig
-from raykd.data.batches import IGNORED_LABEL, Batch
 from raykd.data.stream import StepBatches
-from raykd.objectives.distribution import TokenDistribution
-from raykd.objectives.recipes import ResolvedTerm, resolve_terms, targets_needed
+from raykd.objectives.recipes import ResolvedTerm, resolve_terms
 from raykd.training.engine import Engine
 from raykd.training.plan import TrainingPlan, learning_rate
-from raykd.training.step import FrozenEncoder, Teacher, batch_to
 
 Record = dict[str, Any]
+Forward = Callable[[Any, Sequence[ResolvedTerm]], tuple[Tensor, Tensor]]
+"""(micro-batch, terms) -> the sum of the weighted terms over its valid tokens, and each term's own sum: `training.step`."""
 
 
 class NotFiniteError(Exception):
@@ -28,15 +26,14 @@ class NotFiniteError(Exception):
 
 @dataclass
 class Trainer:
-    """A student under training: what one step needs."""
+    """A model under training: what one step needs."""
 
     config: TrainConfig
     terms: tuple[TermConfig, ...]
     engine: Engine
-    frozen_encoder: FrozenEncoder | None
-    teacher: Teacher | None
-    autocast: torch.dtype | None
-    """None: float32 throughout."""
+    forward: Forward
+    unit: str
+    """What a row of a batch is: `utterances` or `segments`."""
     world: int = 1
 
     def step(self, batches: StepBatches, plan: TrainingPlan) -> Record:
@@ -53,7 +50,7 @@ class Trainer:
         rate = learning_rate(self.config, batches.step, steps)
         sums = torch.zeros(len(terms) + 1, dtype=torch.float64)
         for micro, batch in enumerate(batches.micro):
-            loss_sum, term_sums = self._forward(batch, terms)
+            loss_sum, term_sums = self.forward(batch, terms)
             sums[0] += loss_sum.detach().double().cpu()
             sums[1:] += term_sums.detach().double().cpu()
             if micro == len(batches.micro) - 1:
@@ -73,23 +70,8 @@ class Trainer:
             "weights": {term.name: term.weight for term in terms},
             "grad_norm": self.engine.gradient_norm(),
             "tokens": batches.global_tokens,
-            "utterances": batches.global_utterances,
+            self.unit: batches.global_utterances,
         }
-
-    def _forward(self, batch: Batch, terms: Sequence[ResolvedTerm]) -> tuple[Tensor, Tensor]:
-        mel_BMF, decoder_input_BU, labels_BU = batch_to(batch, self.engine.device)
-        valid_BU = labels_BU != IGNORED_LABEL
-        audio = mel_BMF if self.frozen_encoder is None else self.frozen_encoder(mel_BMF)
-        targets: dict[str, TokenDistribution] = {}
-        teacher_head: AbstractContextManager[None] = nullcontext()
-        if self.teacher is not None and targets_needed(terms):
-            shared = self.frozen_encoder is not None and self.frozen_encoder.teacher is not None
-            teacher_states_BSD = audio if shared else self.teacher.encode(mel_BMF)
-            targets["teacher"] = self.teacher.distribution(teacher_states_BSD, decoder_input_BU, valid_BU)
-            teacher_head = self.teacher.head_gathered()
-        mixed = torch.autocast(self.engine.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
-        with teacher_head, mixed:
-            return self.engine.forward(audio.float(), decoder_input_BU, labels_BU, targets, terms)
 
     def _mean_over_workers(self, sums: Tensor, global_tokens: int) -> Tensor:
         if self.world > 1:

@@ -6,13 +6,13 @@ from typing import Any
 
 from raykd.training import checkpoint as ckpt
 
-Summary = dict[str, Any]
+Scores = Mapping[str, Any]
 
 
 class CheckpointSelection:
     """Evaluates checkpoints one after the other on a thread of its own, so that the workers never wait.
 
-    The checkpoint with the lowest dev WER (the earlier one of equals) is kept, and the newest `keep`; others are deleted
+    The checkpoint with the lowest `score` (the earlier one of equals) is kept, and the newest `keep`; others are deleted
     once they are scored.
     """
 
@@ -20,17 +20,19 @@ class CheckpointSelection:
         self,
         folder: str,
         keep: int,
-        evaluate: Callable[[str], Summary],
-        on_score: Callable[[int, Summary], None],
-        known_wer: Mapping[int, float],
+        evaluate: Callable[[str], Scores],
+        on_score: Callable[[int, Scores], None],
+        known_scores: Mapping[int, float],
+        score: str = "wer",
     ) -> None:
-        """`evaluate(path)` scores a checkpoint; `known_wer` are the scores, by step, from before a resume."""
+        """`evaluate(path)` scores a checkpoint; `known_scores` are the values of `score`, by step, from before a resume."""
         self._folder = folder
         self._keep = keep
         self._evaluate = evaluate
         self._on_score = on_score
+        self._score_name = score
         present = {ckpt.step_of(path) for path in ckpt.list_checkpoints(folder)}
-        self._wer = {step: wer for step, wer in known_wer.items() if step in present}
+        self._known = {step: value for step, value in known_scores.items() if step in present}
         self._pending: dict[int, Future[None]] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dev-evaluation")
 
@@ -42,7 +44,7 @@ class CheckpointSelection:
         for pending in self._pending.values():
             if pending.done():
                 pending.result()
-        if evaluate and step not in self._wer and step not in self._pending:
+        if evaluate and step not in self._known and step not in self._pending:
             self._pending[step] = self._pool.submit(self._score, step)
         self._prune()
 
@@ -54,21 +56,17 @@ class CheckpointSelection:
         self._prune()
         return self._path(self._best_step())
 
-    def best_wer(self) -> float:
-        """Dev WER of the best checkpoint so far."""
-        return self._wer[self._best_step()]
-
     def _best_step(self) -> int:
-        return min(self._wer, key=lambda step: (self._wer[step], step))
+        return min(self._known, key=lambda step: (self._known[step], step))
 
     def _score(self, step: int) -> None:
-        summary = self._evaluate(self._path(step))
-        self._wer[step] = summary["wer"]
-        self._on_score(step, summary)
+        scores = self._evaluate(self._path(step))
+        self._known[step] = scores[self._score_name]
+        self._on_score(step, scores)
 
     def _prune(self) -> None:
         protected = {self._path(step) for step, pending in self._pending.items() if not pending.done()}
-        if self._wer:
+        if self._known:
             protected.add(self._path(self._best_step()))
         ckpt.prune_checkpoints(self._folder, self._keep, protected)
 

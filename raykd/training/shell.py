@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -10,8 +10,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raykd.data.order import EpochOrder
-from raykd.data.stream import StepBatches, stream_steps
+from raykd.data.stream import stream_steps
 from raykd.errors import RunError, UserError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
@@ -113,28 +112,11 @@ def _worker(settings: dict[str, Any]) -> None:
 
     rank, world = context.get_world_rank(), context.get_world_size()
     try:
-        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), _stream, emit)
+        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), stream_steps, emit)
     except UserError as error:
         # Perhaps on this worker alone (a folder that its node does not have); the others only notice when it is gone.
         ray.get(mailbox.put.remote({"kind": "stopped", "reason": str(error)}))
         raise
-
-
-def _stream(
-    job: TrainingJob, order: EpochOrder, steps: range, rank: int, world: int, accumulation: int
-) -> Generator[StepBatches, None, None]:
-    yield from stream_steps(
-        job.corpus,
-        "train",
-        order,
-        steps,
-        rank,
-        world,
-        accumulation,
-        job.speech_format,
-        job.config.data.spec_augment,
-        job.config.seed,
-    )
 
 
 def _gpu(resources: Resources) -> dict[str, float]:

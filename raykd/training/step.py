@@ -1,19 +1,25 @@
 """One student step: teacher and student see the same decoder input ids, the objective sees valid tokens only.
 
-Shapes: B utterances, M mel channels, F mel frames, S encoder positions, U label positions, N valid tokens, D width.
+Shapes: B utterances, M mel channels, F mel frames, S encoder positions, U label positions, T positions
+of a text, N valid tokens, D width.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from raykd.data.batches import IGNORED_LABEL, Batch
+from raykd.data.batches import IGNORED_LABEL, Batch, TextBatch
+from raykd.models.masked_lm import MaskedLm
 from raykd.objectives.distribution import HeadDistribution, TokenDistribution
 from raykd.objectives.objective import ObjectiveHead
-from raykd.objectives.recipes import ResolvedTerm
+from raykd.objectives.recipes import ResolvedTerm, targets_needed
+from raykd.training.engine import Engine
+from raykd.training.mlm_teacher import MlmTeacher
 
 
 class StudentStep(nn.Module):
@@ -112,6 +118,70 @@ class FrozenEncoder:
         assert self.encoder is not None
         with torch.no_grad():
             return self.encoder(mel_BMF.to(self.encoder.conv1.weight.dtype)).last_hidden_state
+
+
+@dataclass(frozen=True)
+class StudentForward:
+    """A micro-batch of speech through the teachers and the student."""
+
+    engine: Engine
+    frozen_encoder: FrozenEncoder | None
+    teacher: Teacher | None
+    mlm: MlmTeacher | None
+    autocast: torch.dtype | None
+    """None: float32 throughout."""
+
+    def __call__(self, batch: Batch, terms: Sequence[ResolvedTerm]) -> tuple[Tensor, Tensor]:
+        """Sum of the weighted terms over valid tokens, and each term's own sum."""
+        mel_BMF, decoder_input_BU, labels_BU = batch_to(batch, self.engine.device)
+        valid_BU = labels_BU != IGNORED_LABEL
+        audio = mel_BMF if self.frozen_encoder is None else self.frozen_encoder(mel_BMF)
+        needed = targets_needed(terms)
+        targets: dict[str, TokenDistribution] = {}
+        teacher_head: AbstractContextManager[None] = nullcontext()
+        if self.teacher is not None and "teacher" in needed:
+            shared = self.frozen_encoder is not None and self.frozen_encoder.teacher is not None
+            teacher_states_BSD = audio if shared else self.teacher.encode(mel_BMF)
+            targets["teacher"] = self.teacher.distribution(teacher_states_BSD, decoder_input_BU, valid_BU)
+            teacher_head = self.teacher.head_gathered()
+        if self.mlm is not None and "mlm" in needed:
+            targets["mlm"] = self.mlm.distribution(batch.decoder_input_BU, batch.labels_BU)
+        with teacher_head, _mixed(self.engine.device, self.autocast):
+            return self.engine.forward(audio.float(), decoder_input_BU, labels_BU, targets, terms)
+
+
+class MlmStep(nn.Module):
+    """The masked language model with the objective inside, as one module for the training engine."""
+
+    def __init__(self, model: MaskedLm) -> None:
+        super().__init__()
+        self.model = model
+        self.head = ObjectiveHead(model.embedding.weight)
+
+    def forward(
+        self, tokens_BT: Tensor, lengths_B: Tensor, masked_BT: Tensor, terms: Sequence[ResolvedTerm]
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the weighted terms over masked positions, and each term's own sum."""
+        states_BTD = self.model(self.model.masked(tokens_BT, masked_BT), lengths_B)
+        return self.head(states_BTD[masked_BT], tokens_BT[masked_BT], {}, terms)
+
+
+@dataclass(frozen=True)
+class MlmForward:
+    """A micro-batch of text through the masked language model."""
+
+    engine: Engine
+    autocast: torch.dtype | None
+
+    def __call__(self, batch: TextBatch, terms: Sequence[ResolvedTerm]) -> tuple[Tensor, Tensor]:
+        """Sum of the weighted terms over masked positions, and each term's own sum."""
+        tensors = (tensor.to(self.engine.device) for tensor in (batch.tokens_BT, batch.lengths_B, batch.masked_BT))
+        with _mixed(self.engine.device, self.autocast):
+            return self.engine.forward(*tensors, terms)
+
+
+def _mixed(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def trains(module: nn.Module) -> bool:

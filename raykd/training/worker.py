@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,44 +11,53 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import WhisperForConditionalGeneration
 
-from raykd.config.root import Config
+from raykd.config.root import RunConfig
 from raykd.data.corpus import Corpus
-from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
-from raykd.data.stream import StepBatches
+from raykd.data.stream import Reading, StepBatches
 from raykd.models.state import frozen_names, state_hash
-from raykd.models.student import freeze, shares_encoder
-from raykd.models.whisper import load_whisper
-from raykd.objectives.recipes import terms_of
 from raykd.training import checkpoint as ckpt
-from raykd.training.engine import Engine
 from raykd.training.loop import NotFiniteError, Record, Trainer, train
 from raykd.training.plan import accumulation_steps, plan_training
-from raykd.training.step import FrozenEncoder, StudentStep, Teacher
 
 Emit = Callable[[Record], None]
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """All that a worker needs to know. It is sent to every worker, so it holds paths, not objects."""
+class TrainingJob(ABC):
+    """All that a worker needs to know. It is sent to every worker, so it holds paths, not objects.
 
-    config: Config
+    What is trained, on what and towards what is for the kinds of job to say (`student_job`, `mlm_job`).
+    """
+
+    config: RunConfig
     corpus: Corpus
-    speech_format: SpeechFormat
-    student: str
-    """Folder of the student as it was before training."""
-    teacher: str | None
-    teacher_hash: str
     checkpoints: str
     trained_ids: str | None
     """Folder where the ids of trained batches are written; None: nowhere."""
+    teacher_hash: str
+    """Of the weights of all that teaches; empty where nothing does."""
+
+    @abstractmethod
+    def order(self) -> EpochOrder:
+        """Which rows of the corpus make up each step."""
+
+    @abstractmethod
+    def reading(self, order: EpochOrder, rank: int, world: int, accumulation: int) -> Reading:
+        """What worker `rank` reads, and how it becomes batches."""
+
+    @abstractmethod
+    def load_model(self) -> nn.Module:
+        """The untrained model, float32 on the CPU, its parameters that do not train frozen."""
+
+    @abstractmethod
+    def build_trainer(self, model: nn.Module, device: torch.device, world: int, accumulation: int) -> Trainer:
+        """The model in an engine on the device, with all that it learns from."""
 
 
-StepStream = Callable[[TrainingJob, EpochOrder, range, int, int, int], Generator[StepBatches, None, None]]
-"""(job, order, steps, rank, world, accumulation) -> this worker's batches: `data.stream.stream_steps` or `local_steps`."""
+StepStream = Callable[[Reading, range], Generator[StepBatches, None, None]]
+"""(reading, steps) -> a worker's batches: `data.stream.stream_steps` or `local_steps`."""
 
 
 def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, stream: StepStream, emit: Emit) -> None:
@@ -59,20 +69,20 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
     config = job.config
     torch.manual_seed(config.seed)
     emit_here: Emit = emit if rank == 0 else _nothing
-    order = EpochOrder(job.corpus.index("train"), config.seed, config.train.batch_size, config.data.mix)
+    order = job.order()
     plan = plan_training(config.train, order.steps_per_epoch)
     accumulation = accumulation_steps(config.train, world)
-    student = load_student(job)
-    trainable = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    model = job.load_model()
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     state = ckpt.CheckpointState(
         step=0,
-        frozen_hash=state_hash(student, frozen_names(student)),
+        frozen_hash=state_hash(model, frozen_names(model)),
         teacher_hash=job.teacher_hash,
         corpus_key=job.corpus.key,
     )
     start = ckpt.latest_checkpoint(job.checkpoints)
     first_step = _load_parameters(start, state, trainable) if start else 0
-    trainer = build_trainer(job, student, device, world, accumulation)
+    trainer = job.build_trainer(model, device, world, accumulation)
     if start:
         trainer.engine.restore_moments(trainable, ckpt.read_moments(start), first_step)
     emit_here({"kind": "started", "step": first_step, "steps": plan.steps})
@@ -90,12 +100,13 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
 
     def on_step(record: Record, batches: StepBatches) -> None:
         seconds = clock.lap()
-        emit_here({**record, "seconds": seconds, "utterances_per_s": record["utterances"] / seconds})
+        emit_here({**record, "seconds": seconds, f"{trainer.unit}_per_s": record[trainer.unit] / seconds})
         if job.trained_ids:
             _record_ids(job.trained_ids, rank, batches)
 
     try:
-        with closing(stream(job, order, range(first_step, plan.steps), rank, world, accumulation)) as batches:
+        reading = job.reading(order, rank, world, accumulation)
+        with closing(stream(reading, range(first_step, plan.steps))) as batches:
             train(trainer, batches, plan, on_step, save)
     except (NotFiniteError, CheckpointNotWrittenError) as error:
         emit_here({"kind": "stopped", "reason": str(error)})
@@ -115,51 +126,6 @@ class _Clock:
 
 class CheckpointNotWrittenError(Exception):
     """A checkpoint could not be written. The message names the folder, the cause and what is left."""
-
-
-def load_student(job: TrainingJob) -> WhisperForConditionalGeneration:
-    """The untrained student with the parameters that do not train frozen, float32 on the CPU."""
-    student = load_whisper(job.student)
-    freeze(student, job.config.student)
-    if job.config.student.gradient_checkpointing:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
-    return student
-
-
-def build_trainer(
-    job: TrainingJob, student: WhisperForConditionalGeneration, device: torch.device, world: int, accumulation: int
-) -> Trainer:
-    """Teacher, frozen encoder and engine on the device."""
-    config = job.config
-    mixed = compute_dtype(config.train.precision, device)
-    teacher_dtype = compute_dtype(config.teacher.dtype if config.teacher else "float32", device)
-    teacher = None
-    if job.teacher is not None and config.teacher is not None:
-        teacher_model = load_whisper(job.teacher, teacher_dtype, config.teacher.revision)
-        shared = shares_encoder(config.student, teacher_model, student)
-        teacher = Teacher(teacher_model, device, config.teacher.sharded)
-    module = StudentStep(student)
-    frozen_encoder = None
-    if module.encoder is None:
-        student.model.encoder.to(device)
-        frozen_encoder = FrozenEncoder(student, teacher, teacher is not None and shared, mixed)
-    return Trainer(
-        config=config.train,
-        terms=terms_of(config.objective),
-        engine=Engine(module.to(device), config.train, accumulation),
-        frozen_encoder=frozen_encoder,
-        teacher=teacher,
-        autocast=mixed if mixed != torch.float32 else None,
-        world=world,
-    )
-
-
-def compute_dtype(choice: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; `auto` is bfloat16 on GPUs that have it. On CPUs it is float32, where bfloat16 is only
-    faster with AVX512-BF16 or AMX (8 times in the output head of a small student, benchmarks/RESULTS.md)."""
-    if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if choice == "bfloat16" else torch.float32
 
 
 def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: dict[str, nn.Parameter]) -> int:

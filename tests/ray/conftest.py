@@ -15,11 +15,11 @@ from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
 from raykd.models.student import build_student
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
-from raykd.training.worker import TrainingJob
+from raykd.training.student_job import StudentJob
 
 WORDS = ["jedna", "dva", "tři", "čtyři", "pět", "šest", "sedm", "osm", "devět", "deset", "sto", "tisíc"]
 
-MakeJob = Callable[..., TrainingJob]
+MakeJob = Callable[..., StudentJob]
 
 
 def write_manifest(folder: Path, train: int, dev: int, test: int) -> Path:
@@ -61,7 +61,7 @@ def tiny_corpus(manifest: Path, tiny_format: SpeechFormat, tmp_path_factory: pyt
 def make_job(manifest: Path, tiny_corpus: Corpus, tiny_format: SpeechFormat, tiny_whisper_dir: Path, tmp_path: Path) -> MakeJob:
     """Makes a job that distils the tiny Whisper into one decoder layer; keyword arguments are `train` keys."""
 
-    def make(name: str = "job", student: dict | None = None, **train: object) -> TrainingJob:
+    def make(name: str = "job", student: dict | None = None, **train: object) -> StudentJob:
         config = Config.model_validate(
             {
                 "data": {"source": str(manifest)},
@@ -74,7 +74,7 @@ def make_job(manifest: Path, tiny_corpus: Corpus, tiny_format: SpeechFormat, tin
         folder = tmp_path / name / "student_init"
         teacher = load_whisper(str(tiny_whisper_dir))
         save_whisper(build_student(config.student, teacher, 0), load_processor(str(tiny_whisper_dir)), str(folder))
-        return TrainingJob(
+        return StudentJob(
             config=config,
             corpus=tiny_corpus,
             speech_format=tiny_format,

@@ -1,9 +1,11 @@
 """Evaluation on Ray workers, the speed measurement and the `evaluate` command."""
 
+import gzip
 import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,11 +20,19 @@ from raykd import evaluate
 from raykd.config.training import EvaluationConfig
 from raykd.data.corpus import Corpus
 from raykd.errors import UserError
-from raykd.evaluation.runner import evaluate_local, evaluate_model
+from raykd.evaluation.measures import ON_REQUEST
+from raykd.evaluation.recogniser import ModelChoice
+from raykd.evaluation.runner import EvaluationRequest, evaluate_local, evaluate_model
 from raykd.evaluation.speed import measure_speed
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
 
 CONFIG = EvaluationConfig(batch_size=5, max_new_tokens=12, speed_batch_sizes=(1, 4), speed_utterances=4)
+
+
+def request(
+    model: Path, corpus: Corpus, split: str, config: EvaluationConfig = CONFIG, weights: str | None = None
+) -> EvaluationRequest:
+    return EvaluationRequest(ModelChoice(str(model), weights=weights), corpus, split, config)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +49,9 @@ def lively_dir(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_workers_give_what_one_process_gives_whatever_their_number(lively_dir: Path, tiny_corpus: Corpus) -> None:
-    alone = evaluate_local(str(lively_dir), tiny_corpus, "train", CONFIG)
+    alone = evaluate_local(request(lively_dir, tiny_corpus, "train"))
     told: list[tuple[int, int]] = []
-    spread = evaluate_model(
-        str(lively_dir), tiny_corpus, "train", CONFIG, progress=lambda done, total: told.append((done, total))
-    )
+    spread = evaluate_model(request(lively_dir, tiny_corpus, "train"), progress=lambda done, total: told.append((done, total)))
     assert spread.rows.equals(alone.rows)
     assert len(set(alone.rows.column("hypothesis").to_pylist())) > 5
     assert spread.rows.column("id").to_pylist() == sorted(tiny_corpus.index("train").ids)
@@ -55,7 +63,7 @@ def test_workers_give_what_one_process_gives_whatever_their_number(lively_dir: P
 
 
 def test_summary_agrees_with_the_rows(lively_dir: Path, tiny_corpus: Corpus, tmp_path: Path) -> None:
-    evaluation = evaluate_local(str(lively_dir), tiny_corpus, "train", CONFIG, max_utterances=7)
+    evaluation = evaluate_local(replace(request(lively_dir, tiny_corpus, "train"), max_utterances=7))
     evaluation.save_rows(str(tmp_path / "rows.parquet"))
     evaluation.save_summary(str(tmp_path / "summary.json"))
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
@@ -70,15 +78,52 @@ def test_summary_agrees_with_the_rows(lively_dir: Path, tiny_corpus: Corpus, tmp
     assert [row["wer"] for row in worst] == sorted((row["wer"] for row in rows), reverse=True)[:3]
 
 
+@pytest.fixture(scope="module")
+def words_folder(lively_dir: Path, tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with half of the words that the lively model says, as a vocabulary."""
+    said = evaluate_local(request(lively_dir, tiny_corpus, "train")).rows.column("hypothesis").to_pylist()
+    words = sorted({word for text in said for word in text.split()})
+    folder = tmp_path_factory.mktemp("vocabulary")
+    (folder / "words.txt.gz").write_bytes(gzip.compress("\n".join(words[::2]).encode()))
+    return folder
+
+
+def test_what_is_asked_for_is_measured_by_workers_as_in_one_process(
+    lively_dir: Path, words_folder: Path, tiny_corpus: Corpus
+) -> None:
+    config = CONFIG.model_copy(update={"vocabulary": str(words_folder), "teacher_forced": True})
+    alone = evaluate_local(request(lively_dir, tiny_corpus, "train", config))
+    spread = evaluate_model(request(lively_dir, tiny_corpus, "train", config))
+    assert spread.rows.drop_columns("loss").equals(alone.rows.drop_columns("loss"))
+    assert spread.summary["loss"] == pytest.approx(alone.summary["loss"], rel=1e-5)
+    rows, summary = spread.rows.to_pylist(), spread.summary
+    assert summary["invalid_words"] == sum(len(row["invalid_words"]) for row in rows)
+    assert summary["hypothesis_words"] == sum(len(row["hypothesis_normalized"].split()) for row in rows)
+    assert 0 < summary["invalid_word_share"] < 1
+    tokens = int(tiny_corpus.index("train").n_tokens.sum())
+    assert summary["label_tokens"] == sum(row["label_tokens"] for row in rows) == tokens
+    assert summary["loss"] == pytest.approx(sum(row["loss"] * row["label_tokens"] for row in rows) / tokens)
+    assert summary["per_language"]["cs"]["teacher_forced_wer"] == summary["teacher_forced_wer"] > 0.5
+    plain = evaluate_local(request(lively_dir, tiny_corpus, "train"))
+    assert plain.rows.equals(alone.rows.select(plain.rows.column_names))
+    assert not set(ON_REQUEST) & set(plain.summary)
+
+
+def test_a_wrong_vocabulary_is_told_before_the_model_is_loaded(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"vocabulary": str(tmp_path)})
+    with pytest.raises(UserError, match=r"evaluation\.vocabulary: .* has no words\.txt\.gz"):
+        evaluate_model(request(tmp_path / "no_model", tiny_corpus, "dev", config))
+
+
 def test_weights_of_a_checkpoint_are_laid_over_the_model(
     lively_dir: Path, tiny_whisper_dir: Path, tiny_corpus: Corpus, tmp_path: Path
 ) -> None:
     trained = dict(load_whisper(str(lively_dir)).named_parameters())
     save_file({name: tensor.detach().contiguous() for name, tensor in trained.items()}, tmp_path / "trainable.safetensors")
     weights = str(tmp_path / "trainable.safetensors")
-    laid_over = evaluate_model(str(tiny_whisper_dir), tiny_corpus, "dev", CONFIG, weights=weights)
-    assert laid_over.rows.equals(evaluate_local(str(lively_dir), tiny_corpus, "dev", CONFIG).rows)
-    assert not laid_over.rows.equals(evaluate_local(str(tiny_whisper_dir), tiny_corpus, "dev", CONFIG).rows)
+    laid_over = evaluate_model(request(tiny_whisper_dir, tiny_corpus, "dev", weights=weights))
+    assert laid_over.rows.equals(evaluate_local(request(lively_dir, tiny_corpus, "dev")).rows)
+    assert not laid_over.rows.equals(evaluate_local(request(tiny_whisper_dir, tiny_corpus, "dev")).rows)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +141,7 @@ def test_weights_of_another_model_are_a_mistake_of_one_line(
     if tensors is not None:
         save_file(tensors, weights)
     with pytest.raises(UserError, match=message) as mistake:
-        evaluate_model(str(tiny_whisper_dir), tiny_corpus, "dev", CONFIG, weights=str(weights))
+        evaluate_model(request(tiny_whisper_dir, tiny_corpus, "dev", weights=str(weights)))
     assert "\n" not in str(mistake.value)
 
 
@@ -104,7 +149,7 @@ def test_workers_find_room_beside_training_workers_that_hold_the_cpus(tiny_whisp
     training = placement_group([{"CPU": 0.9}] * 2)
     try:
         ray.get(training.ready())
-        assert evaluate_model(str(tiny_whisper_dir), tiny_corpus, "dev", CONFIG).summary["utterances"] > 0
+        assert evaluate_model(request(tiny_whisper_dir, tiny_corpus, "dev")).summary["utterances"] > 0
     finally:
         remove_placement_group(training)
 
@@ -120,7 +165,7 @@ def test_a_killed_worker_is_replaced(lively_dir: Path, tiny_corpus: Corpus) -> N
             os.kill(worker.pid, signal.SIGKILL)
 
     config = CONFIG.model_copy(update={"batch_size": 1, "workers": 1})
-    evaluation = evaluate_model(str(lively_dir), tiny_corpus, "train", config, progress=kill_one)
+    evaluation = evaluate_model(request(lively_dir, tiny_corpus, "train", config), progress=kill_one)
     assert killed
     assert evaluation.rows.column("id").to_pylist() == sorted(tiny_corpus.index("train").ids)
 
@@ -182,8 +227,24 @@ def test_command_takes_the_split_it_is_told(
     ]
     evaluate.main([*arguments, "--out", str(tmp_path / "out")])
     assert pq.read_table(tmp_path / "out" / "test.parquet").num_rows == 4
+    assert "invalid words" not in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--split: .* has no split other; it has dev, test, train"):
         evaluate.main([*arguments, "--split", "other"])
+
+
+def test_command_counts_invalid_words_and_forces_the_teacher(
+    lively_dir: Path, words_folder: Path, manifest: Path, ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"data.cache_dir={tmp_path}", "evaluation.max_new_tokens=8"]
+    arguments = ["--model", str(lively_dir), "--data", str(manifest), *settings]
+    evaluate.main([*arguments, "--vocabulary", str(words_folder), "--teacher-forced", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "test.json").read_text("utf-8"))
+    assert f"{summary['invalid_word_share']:.4f} ({summary['invalid_words']} of {summary['hypothesis_words']})" in printed
+    for key in ("loss", "teacher_forced_wer", "teacher_forced_cer"):
+        assert f"{summary[key]:.4f}" in printed
+    with pytest.raises(UserError, match=r"evaluation\.vocabulary: nowhere\.txt does not exist"):
+        evaluate.main([*arguments, "--vocabulary", "nowhere.txt"])
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,14 @@ def test_a_card_without_teacher_names_no_machine_path(tmp_path: Path) -> None:
 )
 def test_hub_ids_are_told_from_paths(name: str | None, expected: bool) -> None:
     assert is_hub_id(name) is expected
+
+
+def test_the_card_tells_invalid_words_where_they_were_counted(tmp_path: Path) -> None:
+    config = example_config(tmp_path).model_dump(mode="json")
+    plain, counted = (render_card("mine", config, example_metrics(measured=measured), 5.0) for measured in (False, True))
+    assert "| test | all | 1.75 % | 10.53 % | 1.33 % | 4.64 % | 3.70 % |\n| test_ood | cs |" in counted
+    assert "| teacher CER | CER | invalid words |\n|---|---|--:|--:|--:|--:|--:|\n| test | cs |" in counted
+    assert "does not have.\n\n| | parameters |" in counted
+    assert "nvalid words" not in plain
+    assert "| teacher CER | CER |\n|---|---|--:|--:|--:|--:|\n| test | cs |" in plain
+    assert "letters.\n\n| | parameters |" in plain or "basic.\n\n| | parameters |" in plain

@@ -203,10 +203,10 @@ REFUSED = {
     # names out of a fixed set
     "data.source={kind: manifst, path: a}": f'data.source.kind: must be {KINDS} (got "manifst")',
     "data.source={}": f"data.source.kind: required, but not given; it is {KINDS}",
-    "objective.recipe=kdd": 'objective.recipe: must be ce, kd or terms (got "kdd")',
-    "objective.temperature=2": "objective.recipe: required, but not given; it is ce, kd or terms",
+    "objective.recipe=kdd": 'objective.recipe: must be ce, kd, mlm_kd or terms (got "kdd")',
+    "objective.temperature=2": "objective.recipe: required, but not given; it is ce, kd, mlm_kd or terms",
     "objective={terms: [{kind: mse}]}": 'objective.terms[0].kind: must be ce, kl, reverse_kl or js (got "mse")',
-    "objective={terms: [{kind: ce}, {kind: kl, target: lm}]}": "objective.terms[1].target: must be teacher (got lm)",
+    "objective={terms: [{kind: ce}, {kind: kl, target: lm}]}": 'objective.terms[1].target: must be teacher or mlm (got "lm")',
     "train.zero_stage=4": "train.zero_stage: must be 0, 1, 2 or 3 (got 4)",
     "train.precision=float16": 'train.precision: must be auto, float32 or bfloat16 (got "float16")',
     # types
@@ -302,8 +302,8 @@ def test_mistakes_say_whether_the_file_or_the_command_line_made_them(config_file
 def test_missing_sections_and_keys(config_file: Path) -> None:
     config_file.write_text("data: {language: cs}")
     assert mistakes(config_file) == [
-        f"{config_file}: data.source: required, but not given",
         f"{config_file}: train: required, but not given",
+        f"{config_file}: data.source: required, but not given",
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-from raykd.evaluation.decode import greedy_decode
+from raykd.evaluation.decode import encode, greedy_decode
 
 END, START, ENGLISH, TRANSCRIBE, NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
 LANGUAGES = ["cs", "en", "pl", "uk", "hu", "ca", "de", "en"]
@@ -46,7 +46,7 @@ def prefixes(model: WhisperForConditionalGeneration) -> torch.Tensor:
 @pytest.fixture
 def end_of_text(model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor) -> Iterator[int]:
     """A token that this model does say, at different times in different rows, as the end of text."""
-    rows = greedy_decode(model, mel_BMF, prefix_BP, 40, [END])
+    rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 40, [END])
     token, count = Counter(token for row in rows for token in set(row)).most_common(1)[0]
     assert count >= 3
     before = model.generation_config.eos_token_id
@@ -65,7 +65,7 @@ def generated(model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, end
 def test_tokens_equal_generate_for_rows_of_many_languages_that_end_at_different_times(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor, end_of_text: int
 ) -> None:
-    rows = greedy_decode(model, mel_BMF, prefix_BP, 30, [end_of_text])
+    rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 30, [end_of_text])
     assert len({len(row) for row in rows}) >= 3
     assert rows == generated(model, mel_BMF, end_of_text, language=LANGUAGES, task="transcribe", max_new_tokens=30)
 
@@ -73,27 +73,27 @@ def test_tokens_equal_generate_for_rows_of_many_languages_that_end_at_different_
 def test_rows_do_not_depend_on_their_batch(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor, end_of_text: int
 ) -> None:
-    together = greedy_decode(model, mel_BMF, prefix_BP, 30, [end_of_text])
+    together = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 30, [end_of_text])
     singles = zip(mel_BMF.split(1), prefix_BP.split(1), strict=True)
-    assert together == [greedy_decode(model, mel, prefix, 30, [end_of_text])[0] for mel, prefix in singles]
+    assert together == [greedy_decode(model, encode(model, mel), prefix, 30, [end_of_text])[0] for mel, prefix in singles]
 
 
 def test_length_is_bounded_by_the_models_positions(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
 ) -> None:
-    rows = greedy_decode(model, mel_BMF, prefix_BP, 10_000, [END])
+    rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 10_000, [END])
     assert max(len(row) for row in rows) == model.config.max_target_positions - prefix_BP.shape[1]
 
 
 def test_suppressed_tokens_are_not_chosen(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
 ) -> None:
-    first, *later = greedy_decode(model, mel_BMF[:1], prefix_BP[:1], 20, [END])[0]
+    first, *later = greedy_decode(model, encode(model, mel_BMF[:1]), prefix_BP[:1], 20, [END])[0]
     config = model.generation_config
     never, at_begin = config.suppress_tokens, config.begin_suppress_tokens
     try:
         config.suppress_tokens, config.begin_suppress_tokens = [*never, later[-1], 999_999], [*at_begin, first]
-        row = greedy_decode(model, mel_BMF[:1], prefix_BP[:1], 20, [END])[0]
+        row = greedy_decode(model, encode(model, mel_BMF[:1]), prefix_BP[:1], 20, [END])[0]
         expected = generated(model, mel_BMF[:1], END, language="cs", task="transcribe", max_new_tokens=20)[0]
     finally:
         config.suppress_tokens, config.begin_suppress_tokens = never, at_begin
@@ -127,12 +127,12 @@ def test_english_only_models_have_a_short_prefix() -> None:
         max_length=32,
     )
     mel_BMF = torch.randn(2, 80, 200)
-    rows = greedy_decode(model, mel_BMF, torch.tensor([[50257, 50362]] * 2), 12, [50256])
+    rows = greedy_decode(model, encode(model, mel_BMF), torch.tensor([[50257, 50362]] * 2), 12, [50256])
     output = model.generate(mel_BMF, do_sample=False, num_beams=1, max_new_tokens=12).tolist()
     assert rows == [row[-12:] for row in output]
 
 
 def test_bfloat16_models_decode(tiny_whisper_dir: Path, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor) -> None:
     model = lively(WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir, dtype=torch.bfloat16))
-    rows = greedy_decode(model, mel_BMF, prefix_BP, 5, [END])
+    rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 5, [END])
     assert [len(row) for row in rows] == [5] * len(LANGUAGES)

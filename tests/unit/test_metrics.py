@@ -4,7 +4,8 @@ import json
 import pytest
 from rich.console import Console
 
-from raykd.tracking.metrics import ModelMetrics, build_metrics, package_versions
+from raykd.evaluation.measures import ON_REQUEST
+from raykd.tracking.metrics import Metrics, ModelMetrics, build_metrics, package_versions
 from raykd.tracking.run_folder import RunFolder
 from raykd.tracking.table import format_count, print_result
 from tests.unit.example_run import example_metrics, example_rows
@@ -76,3 +77,35 @@ def _printed(run: RunFolder) -> str:
     console = Console(file=io.StringIO())
     print_result(example_metrics(), run, store="mlflow ui", console=console)
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_was_asked_for_is_in_the_file_and_nothing_else() -> None:
+    plain, asked = (json.loads(example_metrics(measured=measured).to_json()) for measured in (False, True))
+    for metrics, expected in ((plain, set()), (asked, set(ON_REQUEST))):
+        for model in ("teacher", "student"):
+            for part in (metrics[model], metrics[model]["splits"]["test_ood"], metrics[model]["per_language"]["pl"]):
+                assert set(ON_REQUEST) & set(part) == expected
+    assert asked["student"]["invalid_word_share"] == pytest.approx(4 / 108)
+    assert (asked["student"]["invalid_words"], asked["teacher"]["invalid_words"]) == (4, 0)
+    assert (asked["student"]["loss"], asked["teacher"]["loss"]) == (1.5, 0.75)
+    assert Metrics.model_validate(asked).student.per_language["pl"].invalid_word_share == pytest.approx(2 / 49)
+
+
+def test_what_was_asked_for_is_a_table_of_its_own() -> None:
+    console = Console(file=io.StringIO())
+    print_result(example_metrics(measured=True), RunFolder("/r"), console=console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert ["test", "teacher", "0.00", "%", "0.7500", "50.00", "%", "5.00", "%"] in lines
+    assert ["test_ood", "student", "3.70", "%", "1.5000", "50.00", "%", "5.00", "%"] in lines
+    assert "invalid words" not in _printed(RunFolder("/r"))
+
+
+def test_factors_taken_while_scoring_do_not_stand_side_by_side() -> None:
+    console = Console(file=io.StringIO())
+    print_result(example_metrics(speed=False), RunFolder("/r"), console=console)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert [row[-2:] for row in rows if row[:1] == ["teacher"]] == [["-", "-"]]
+    assert [row[-2:] for row in rows if row[:1] == ["student"] and "M" in row] == [["-", "-"]]
+    alone = Console(file=io.StringIO())
+    print_result(example_metrics(teacher=False, speed=False), RunFolder("/r"), console=alone)
+    assert "0.02" in alone.file.getvalue()  # type: ignore[attr-defined]

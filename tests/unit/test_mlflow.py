@@ -61,7 +61,7 @@ def test_a_run_is_tracked_whole(tmp_path: Path, own_store: str) -> None:
     for step in (1, 2):
         tracker.record(train_record(step, loss=3.0 / step))
     tracker.record(eval_record(2, 0.5))
-    tracker.summary(example_metrics())
+    tracker.log_points(points_of_metrics(example_metrics()))
     tracker.store_files()
     tracker.close()
     stored = mlflow.MlflowClient(own_store).get_run(run.read_text("mlflow_run_id"))
@@ -243,3 +243,23 @@ def test_metric_names_are_ones_that_mlflow_takes() -> None:
 
 def test_final_numbers_belong_to_the_last_step() -> None:
     assert {point.step for point in points_of_metrics(example_metrics())} == {40}
+
+
+def test_what_was_asked_for_is_named_beside_wer() -> None:
+    record = eval_record(20, 0.1, loss=1.5, invalid_word_share=0.25, teacher_forced_wer=0.5, teacher_forced_cer=0.1)
+    points = {point.key: point.value for point in points_of_record(record)}
+    names = ("loss", "invalid_word_share", "teacher_forced_wer", "teacher_forced_cer")
+    assert {name: points[f"eval/{name}"] for name in names} == {name: record[name] for name in names}
+    assert points["eval/cs/invalid_word_share"] == 0.25
+    assert not {"eval/step", "eval/kind", "eval/split"} & set(points)
+    on_test = {point.key for point in points_of_record(eval_record(20, 0.1, split="test_ood", loss=1.5))}
+    assert {"eval/test_ood/loss", "eval/test_ood/wer"} <= on_test
+    final = {point.key: point.value for point in points_of_metrics(example_metrics(measured=True))}
+    assert (final["test/student/loss"], final["test/teacher/loss"]) == (1.5, 0.75)
+    assert final["test_ood/student/pl/invalid_word_share"] == pytest.approx(2 / 49)
+    assert "test/student/loss" not in {point.key for point in points_of_metrics(example_metrics())}
+
+
+def test_factors_taken_while_scoring_are_not_sent_side_by_side() -> None:
+    assert not [point.key for point in points_of_metrics(example_metrics()) if point.key.endswith("/rtf")]
+    assert "test/student/rtf" in {point.key for point in points_of_metrics(example_metrics(teacher=False, speed=False))}

@@ -100,3 +100,18 @@ def test_a_terminal_gets_one_live_line_and_lasting_ones(out: io.StringIO) -> Non
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "0:07"), (750, "12:30"), (11109, "3:05:09")])
 def test_durations_are_written_as_people_read_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_evaluation_shows_whatever_it_measured(out: io.StringIO) -> None:
+    clock = Clock()
+    with plain(out, clock) as progress:
+        progress.phase("training", 40, "steps")
+        progress.record(eval_record(20, 0.123, loss=1.5, invalid_word_share=0.031))
+        progress.record(
+            {"kind": "eval", "step": 30, "split": "dev", "loss": 2.5, "top5_accuracy": 0.75, "pseudo_perplexity": 12.2}
+        )
+        clock.now = 11
+        progress.record(train_record(31))
+    assert "evaluation at step 20: dev WER 12.30 %, CER 4.10 %, invalid words 3.10 %, loss 1.5000\n" in out.getvalue()
+    assert "evaluation at step 30: dev loss 2.5000, top-5 75.00 %, pseudo-perplexity 12.2\n" in out.getvalue()
+    assert "utterances/s, dev loss 2.5000," in out.getvalue()

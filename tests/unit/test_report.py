@@ -126,3 +126,28 @@ def test_an_event_without_text_is_shown_by_its_name(tmp_path: Path) -> None:
     run = make_run(example_config(tmp_path))
     HistoryWriter(run.history_path).record({"kind": "event", "event": "resumed"})
     assert "resumed" in text_of(report_of(run))
+
+
+def test_what_was_asked_for_has_a_table_charts_and_words(tmp_path: Path) -> None:
+    config = example_config(tmp_path, evaluation={"vocabulary": "words.txt.gz", "teacher_forced": True})
+    html = report_of(make_run(config, measured=True))
+    text = text_of(html)
+    assert "invalid words, teacher invalid words, student loss, teacher loss, student teacher-forced WER, teacher" in text
+    assert "test 0.00 % 3.70 % 0.7500 1.5000 50.00 % 50.00 % 5.00 % 5.00 % cs 0.00 % 3.39 %" in text
+    assert "does not have (words.txt.gz)" in text
+    assert "Loss on the dev split" in text
+    assert "Invalid words on the dev split" in text
+    assert "Arg-max with gold prefixes on the dev split" not in text
+    assert "kuchnia 2 times, teacher 0" in text
+    assert html.count("<svg") == 10
+
+
+def test_nothing_asked_for_nothing_shown(tmp_path: Path) -> None:
+    text = text_of(report_of(make_run(example_config(tmp_path))))
+    for word in ("invalid words", "Measured on request", "Loss on the dev split", "eacher-forced"):
+        assert word not in text
+
+
+def test_the_speed_says_what_compares(tmp_path: Path) -> None:
+    text = text_of(report_of(make_run(example_config(tmp_path))))
+    assert "both models in one process, taking turns on the same utterances: the only ones to compare" in text

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from raykd.evaluation.differences import align
+from raykd.evaluation.measures import ON_REQUEST
 from raykd.evaluation.normalize import NormalizerChoice
-from raykd.evaluation.scoring import ScoredSentence, score_sentences, summarize
+from raykd.evaluation.scoring import Edits, ScoredSentence, TeacherForced, score_sentences, summarize
+from raykd.evaluation.vocabulary import Vocabulary
 
 
 def scores(
@@ -104,3 +106,41 @@ def test_alignment_of_empty_texts() -> None:
     assert align("", "a b") == [("ins", "", "a b")]
     assert align("a b", "") == [("del", "a b", "")]
     assert align("", "") == []
+
+
+def test_invalid_words_are_counted_over_all_words_that_were_recognised() -> None:
+    sentences = score_sentences(
+        ["a b c", "d e", "d", "e"], ["a x c x", "d", "", "7 é"], ["cs", "cs", "pl", "pl"], "none", Vocabulary("a b c d e")
+    )
+    assert [sentence.invalid_words for sentence in sentences] == [("x", "x"), (), (), ("é",)]
+    summary = summarize(sentences, "none")
+    assert (summary["invalid_words"], summary["hypothesis_words"]) == (3, 7)
+    assert summary["invalid_word_share"] == pytest.approx(3 / 7)
+    assert summary["per_language"]["cs"]["invalid_word_share"] == pytest.approx(2 / 5)
+    assert summary["per_language"]["pl"]["invalid_word_share"] == pytest.approx(1 / 2)
+
+
+def test_a_student_that_says_nothing_says_no_invalid_word() -> None:
+    summary = summarize(score_sentences(["a"], [""], ["cs"], vocabulary=Vocabulary("a")))
+    assert (summary["invalid_words"], summary["hypothesis_words"], summary["invalid_word_share"]) == (0, 0, 0)
+
+
+def test_loss_and_teacher_forced_rates_weigh_tokens_and_not_sentences() -> None:
+    forced = [
+        TeacherForced("x", loss=2.0, tokens=1, words=Edits(1, 1), characters=Edits(10, 1)),
+        TeacherForced("y", loss=7.0, tokens=8, words=Edits(9, 1), characters=Edits(30, 0, 1, 1)),
+    ]
+    summary = summarize(score_sentences(["a", "b"], ["a", "b"], ["cs", "pl"], teacher_forced=forced))
+    assert summary["loss"] == pytest.approx(1.0)
+    assert summary["label_tokens"] == 9
+    assert summary["teacher_forced_wer"] == pytest.approx(2 / 10)
+    assert summary["teacher_forced_cer"] == pytest.approx(3 / 40)
+    assert summary["per_language"]["cs"]["loss"] == pytest.approx(2.0)
+    assert summary["per_language"]["pl"]["teacher_forced_cer"] == pytest.approx(2 / 30)
+    assert summary["wer"] == 0
+
+
+def test_what_was_not_asked_for_is_absent() -> None:
+    _, summary = scores(["a"], ["a"])
+    for part in (summary, summary["per_language"]["cs"]):
+        assert not {*ON_REQUEST, "invalid_words", "hypothesis_words", "label_tokens"} & set(part)

@@ -24,7 +24,7 @@ def test_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
         keep=1,
         evaluate=lambda path: {"wer": wer[ckpt.step_of(path)]},
         on_score=lambda step, summary: scored.append((step, summary["wer"])),
-        known_wer={},
+        known_scores={},
     )
     for step in wer:
         write(tmp_path, step)
@@ -44,7 +44,7 @@ def test_scores_from_before_a_resume_count_and_are_not_made_again(tmp_path: Path
         return {"wer": 0.4}
 
     known = {1: 0.1, 9: 0.0}
-    selection = CheckpointSelection(str(tmp_path), keep=1, evaluate=evaluate, on_score=lambda *_: None, known_wer=known)
+    selection = CheckpointSelection(str(tmp_path), keep=1, evaluate=evaluate, on_score=lambda *_: None, known_scores=known)
     selection.written(1, evaluate=True)
     selection.written(2, evaluate=True)
     assert selection.best() == ckpt.path_of(str(tmp_path), 1), "the checkpoint of step 9 is no longer there"
@@ -58,7 +58,7 @@ def test_a_checkpoint_that_waits_for_its_score_is_not_deleted(tmp_path: Path) ->
         seen.append(Path(path, "state.json").exists())
         return {"wer": 1.0}
 
-    selection = CheckpointSelection(str(tmp_path), keep=1, evaluate=evaluate, on_score=lambda *_: None, known_wer={})
+    selection = CheckpointSelection(str(tmp_path), keep=1, evaluate=evaluate, on_score=lambda *_: None, known_scores={})
     for step in range(1, 6):
         write(tmp_path, step)
         selection.written(step, evaluate=True)

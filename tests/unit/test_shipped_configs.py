@@ -4,24 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from raykd.config import dump_yaml, load_config
+from raykd.config import RunConfig, dump_yaml, load_config, load_mlm_config
 from raykd.config.data import CommonVoiceSource
-from raykd.config.objective import KdRecipe
+from raykd.config.objective import KdRecipe, MlmKdRecipe
+from raykd.config.text import TextFilesSource
+from raykd.config.yaml_text import from_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def load(path: Path) -> RunConfig:
+    """A config of either kind: one with a text section trains a masked language model."""
+    tree = from_yaml(path.read_text(), str(path))
+    return load_mlm_config(str(path)) if "text" in tree else load_config(str(path))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.y*ml")), ids=lambda path: path.name)
 def test_it_loads_and_reads_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no config depends on the folder it is loaded from
-    config = load_config(str(path))
+    config = load(path)
     resolved = tmp_path / "config.yaml"
     resolved.write_text(dump_yaml(config))
-    assert load_config(str(resolved)) == config
+    assert load(resolved) == config
 
 
 def test_every_config_has_its_own_name() -> None:
-    names = [load_config(str(path)).name for path in CONFIGS.glob("*.y*ml")]
+    names = [load(path).name for path in CONFIGS.glob("*.y*ml")]
     assert len(set(names)) == len(names)
 
 
@@ -35,3 +43,26 @@ def test_distil_large_v2_has_the_published_numbers() -> None:
     train = config.train
     assert (train.steps, train.batch_size, train.warmup_steps, train.lr_schedule) == (80_000, 256, 500, "linear")
     assert (train.lr, train.weight_decay, train.betas, train.eps, train.clip_norm) == (1e-4, 0.0, (0.9, 0.999), 1e-8, 1.0)
+
+
+def test_mlm_czech_has_the_published_numbers() -> None:
+    config = load_mlm_config(str(CONFIGS / "mlm_czech.yaml"))
+    (source,) = config.text.source
+    assert isinstance(source, TextFilesSource)
+    assert (config.text.max_bytes, config.text.words_per_segment, config.text.min_words) == (210_000_000, 15, 5)
+    assert (config.text.max_characters, config.text.validation_share) == (512, 0.2)
+    assert (config.mlm.width, config.mlm.layers, config.mlm.mask_token, config.mlm.mask_share) == (512, 6, "<|uz|>", None)
+    train = config.train
+    assert (train.epochs, train.batch_size, train.lr, train.lr_schedule, train.warmup_steps) == (30, 32, 1e-4, "constant", 0)
+    assert (train.weight_decay, train.clip_norm) == (0.0, 0.0)
+
+
+def test_whisper_tiny_czech_has_the_published_numbers() -> None:
+    config = load_config(str(CONFIGS / "whisper_tiny_czech.yaml"))
+    assert isinstance(config.objective, MlmKdRecipe)
+    assert (config.objective.lambda_lm, config.objective.preset, config.objective.mlm_temperature) == (1e-3, "code", 1.0)
+    assert Path(config.objective.mlm.model).name == "mlm_czech.yaml"
+    assert (config.student.init, config.student.freeze_encoder, config.teacher) == ("openai/whisper-tiny", False, None)
+    train = config.train
+    assert (train.epochs, train.batch_size, train.lr, train.lr_schedule, train.warmup_steps) == (14, 8, 1e-4, "linear", 11)
+    assert (train.weight_decay, train.eps, train.clip_norm) == (0.01, 1e-8, 0.0)

@@ -22,7 +22,7 @@ def read(folder: Path, content: str | bytes, **values: object) -> tuple[list[str
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     config = TextConfig.model_validate({"source": str(file), "language": "cs", **values})
     reader = SegmentReader(text_parts(config, "cs"), config, str(folder))
-    segments = [text for table in reader.tables() for text in table.column("text").to_pylist()]
+    segments = [text for table in reader.tables() for texts in table.column("texts").to_pylist() for text in texts]
     return segments, json.loads((folder / "lines.json").read_text())
 
 

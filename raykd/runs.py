@@ -1,0 +1,265 @@
+"""What every training run does, whatever it trains: its folder, its records, its best checkpoint, and how it ends."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from raykd import storage
+from raykd.config import dump_yaml
+from raykd.config.data import DemoSource, HuggingFaceSource
+from raykd.config.load import read_config_file
+from raykd.config.root import Config, MlmRunConfig, RunConfig
+from raykd.config.text import TextDemoSource, TextHuggingFaceSource
+from raykd.errors import RunError, UserError
+from raykd.tracking.history import HistoryWriter, read_history
+from raykd.tracking.mlflow import MlflowTracker, send_waiting
+from raykd.tracking.progress import Progress
+from raykd.tracking.run_folder import RunFolder
+from raykd.training.checkpoint import delete_checkpoint, list_checkpoints, step_of
+from raykd.training.cluster import Resources
+from raykd.training.loop import Record
+from raykd.training.plan import TrainingPlan
+from raykd.training.selection import CheckpointSelection
+from raykd.training.shell import train_on_cluster
+from raykd.training.worker import TrainingJob
+
+_JOB_FOLDER = "runtime_resources/working_dir_files"
+"""Part of the path of a Ray job's working folder."""
+_FREE_ON_RESUME = {"output_dir", "tracking", "cluster", "evaluation"}
+"""All else decides what is trained on what: a run that changed it halfway would be no run of any config."""
+Evaluate = Callable[[str], Mapping[str, Any]]
+"""Path of a checkpoint -> its scores on dev: numbers, and `per_language`."""
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+class TrainingRun:
+    """A run whose data and model are ready: training with evaluation beside it, and its records."""
+
+    def __init__(self, config: RunConfig, run: RunFolder, progress: Progress) -> None:
+        self.config, self.run, self.progress = config, run, progress
+        self.history = HistoryWriter(run.history_path)
+        self.tracker = MlflowTracker(config, run, say=progress.say) if config.tracking.mlflow else None
+        self._last_step = 0
+
+    def train(self, job: TrainingJob, resources: Resources, plan: TrainingPlan, evaluate: Evaluate, score: str) -> str:
+        """Train to the end of the plan; the path of the checkpoint whose `score` on dev is the lowest."""
+        start = self._start()
+        first = step_of(start) if start else 0
+        self.history.rewind(first)
+        scored = read_history(self.run.history_path).eval
+        selection = CheckpointSelection(
+            self.run.checkpoints_dir,
+            self.config.train.keep_checkpoints,
+            evaluate=evaluate,
+            on_score=self._on_dev_score,
+            known_scores={record["step"]: record[score] for record in scored if record["split"] == "dev"},
+            score=score,
+        )
+        if start and plan.evaluation_due(first):
+            selection.written(first, evaluate=True)
+        self.progress.phase("training", total=plan.steps, unit="steps", done=first)
+
+        def on_record(record: Record) -> None:
+            if record["kind"] == "checkpoint":
+                self.history.flush()
+                selection.written(record["step"], record["evaluate"])
+            else:
+                self._on_record(record)
+
+        train_on_cluster(job, resources, self.run.at("ray_train"), on_record)
+        best = selection.best()
+        self.progress.done()
+        self.history.flush()
+        return best
+
+    @contextmanager
+    def ended_well(self) -> Iterator[None]:
+        """What happens inside is the run: whatever ends it, its records are kept and its MLflow run is closed.
+
+        Raises:
+            RunError: the run folder cannot be written.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self.history.flush()
+            if self.tracker:
+                self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            if not isinstance(error, OSError):
+                raise
+            reason = error.strerror or str(error)
+            raise RunError(
+                f"{self.run.path}: cannot be written ({reason}); checkpoints are kept; mend it and go on with --resume"
+            ) from None
+        if self.tracker:
+            self.tracker.close()
+
+    def _start(self) -> str | None:
+        """The checkpoint to go on from: the newest whose steps are all in the history.
+
+        Workers that outlive a killed driver for a moment may write later ones, but nobody heard of their steps.
+        """
+        recorded = {record["step"] for record in read_history(self.run.history_path).train}
+        for path in reversed(list_checkpoints(self.run.checkpoints_dir)):
+            if recorded.issuperset(range(1, step_of(path) + 1)):
+                return path
+            delete_checkpoint(path)
+        return None
+
+    def _on_record(self, record: Record) -> None:
+        if record["kind"] == "started":
+            self._on_start(record["step"])
+            return
+        if record["kind"] == "stopped":
+            record = {"kind": "event", "step": self._last_step, "text": record["reason"]}
+        self._last_step = max(self._last_step, record["step"])
+        self.history.record(record)
+        self.progress.record(record)
+        logged = record["kind"] != "train" or record["step"] % self.config.tracking.log_every == 0 or record["step"] == 1
+        if self.tracker and logged:
+            self.tracker.record(record)
+
+    def _on_start(self, step: int) -> None:
+        """The workers start; again, when one was lost."""
+        if self._last_step > step:
+            text = (
+                f"a training worker was lost after step {self._last_step}; training goes on from the checkpoint of step {step}"
+            )
+            self.history.rewind(step)
+            self.history.record({"kind": "event", "step": step, "text": text})
+            self.progress.say(text)
+        self._last_step = step
+
+    def _on_dev_score(self, step: int, scores: Mapping[str, Any]) -> None:
+        self._on_record({"kind": "eval", "step": step, "split": "dev", **scores})
+
+
+@contextmanager
+def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) -> Iterator[tuple[ConfigT, RunFolder]]:
+    """A new run folder, or with `resume` the newest unfinished one of its name, and the config with absolute paths.
+
+    A new folder goes away again when a mistake of the user's ends the run before anything was recorded in it.
+
+    Raises:
+        UserError: the folder cannot be written or not be seen by all nodes, or there is no run with these settings to resume.
+    """
+    _require_shared_storage(config, nodes)
+    if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
+        progress.say(
+            f"WARNING  output_dir: {config.output_dir} lies in the job's own folder ({os.getcwd()}), "
+            "which Ray deletes in time; give an absolute path or s3://"
+        )
+    if config.train.record_ids and storage.is_remote(config.output_dir):
+        raise UserError(
+            f"train.record_ids: lines cannot be added to files in {config.output_dir}; give a local or mounted folder"
+        )
+    config = with_absolute_paths(config)
+    run = _resumed(config) if resume else RunFolder.create(config)
+    if run.finished:
+        progress.say(f"{run.path} is finished; there is nothing to resume")
+        if config.tracking.mlflow:
+            send_waiting(config, run, progress.say)
+    try:
+        yield config, run
+    except UserError:
+        if not resume and not run.has("history.jsonl"):
+            storage.delete_dir(run.path)
+        raise
+
+
+def ids_folder(config: RunConfig, run: RunFolder) -> str | None:
+    """Where workers write the ids they train on, when they are asked to."""
+    return storage.filesystem_of(run.at("trained_ids"))[1] if config.train.record_ids else None
+
+
+def with_absolute_paths(config: ConfigT) -> ConfigT:
+    """Workers run in other folders, so that a relative path would lead elsewhere."""
+    changed: dict[str, Any] = {"output_dir": storage.absolute(config.output_dir)}
+    if isinstance(config, Config):
+        changed["data"] = _absolute(config.data, "cache_dir").model_copy(
+            update={"source": tuple(map(_absolute_source, config.data.source))}
+        )
+        changed["teacher"] = _absolute_if_there(config.teacher, "model")
+        changed["student"] = _absolute_if_there(config.student, "init")
+        changed["evaluation"] = _absolute_if_there(config.evaluation, "vocabulary")
+        if getattr(config.objective, "mlm", None) is not None:
+            mlm = _absolute_if_there(config.objective.mlm, "model")  # type: ignore[union-attr]
+            changed["objective"] = config.objective.model_copy(update={"mlm": mlm})
+    elif isinstance(config, MlmRunConfig):
+        changed["text"] = _absolute(config.text, "cache_dir").model_copy(
+            update={"source": tuple(map(_absolute_source, config.text.source))}
+        )
+        changed["mlm"] = _absolute_if_there(config.mlm, "tokenizer")
+    return config.model_copy(update=changed)
+
+
+def _absolute(section: Any, key: str) -> Any:
+    return section.model_copy(update={key: storage.absolute(getattr(section, key))})
+
+
+def _absolute_if_there(section: Any, key: str) -> Any:
+    """Hub ids and words such as `teacher` stay as they are."""
+    value = getattr(section, key, None)
+    return _absolute(section, key) if value is not None and storage.exists(storage.absolute(value)) else section
+
+
+def _absolute_source(source: Any) -> Any:
+    if isinstance(source, DemoSource | TextDemoSource):
+        return source
+    if isinstance(source, HuggingFaceSource | TextHuggingFaceSource):
+        return _absolute_if_there(source, "path")
+    return _absolute(source, "path")
+
+
+def _resumed(config: RunConfig) -> RunFolder:
+    run = RunFolder.latest(config.output_dir, config.name)
+    with storage.local_copy(run.path) as folder:
+        before = read_config_file(type(config), f"{folder}/config.yaml")
+    difference = _first_difference(_fixed(before), _fixed(config))
+    if difference and not run.finished:
+        raise UserError(
+            f"{difference}: differs from the run to resume ({run.config_path}); "
+            "give the same value, or start a new run without --resume"
+        )
+    run.write_text("config.yaml", dump_yaml(config))
+    return run
+
+
+def _fixed(config: RunConfig) -> dict[str, Any]:
+    """What must not change. Of models that raykd trains the config's name is enough: the folder of a Ray job moves, and the
+    models themselves are compared by hash."""
+    tree = config.model_dump(mode="json", exclude=_FREE_ON_RESUME)
+    for section in (tree.get("teacher"), tree.get("objective", {}).get("mlm")):
+        if section and section["model"].endswith((".yaml", ".yml")):
+            section["model"] = os.path.basename(section["model"])
+    return tree
+
+
+def _first_difference(before: Any, after: Any, path: str = "") -> str | None:
+    """Path of the first key whose values differ."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return None if before == after else path
+    for key in dict.fromkeys([*before, *after]):
+        found = _first_difference(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+        if found:
+            return found
+    return None
+
+
+def _require_shared_storage(config: RunConfig, nodes: int) -> None:
+    """With several nodes, what one writes the others must be able to read.
+
+    Raises:
+        UserError: a plain local path.
+    """
+    if nodes == 1:
+        return
+    section = "text" if isinstance(config, MlmRunConfig) else "data"
+    for key, path in (("output_dir", config.output_dir), (f"{section}.cache_dir", getattr(config, section).cache_dir)):
+        if "://" not in path:
+            name = os.path.basename(path.rstrip("/"))
+            raise UserError(
+                f"{key}: {path} is a local path, but the cluster has {nodes} nodes that must all read it; "
+                f"give a shared one such as s3://bucket/{name}, or file:///mnt/shared/{name} for a folder mounted on every node"
+            )
