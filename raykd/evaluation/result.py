@@ -58,11 +58,11 @@ def scored(
     """The evaluation of `batches` of positions in the index, from their results by number of the batch."""
     texts: dict[int, str] = {}
     forced: dict[int, TeacherForced] = {}
-    for number, positions in enumerate(batches):
+    for number, batch in enumerate(batches):
         result = results[number]
-        texts |= zip(positions.tolist(), result.texts, strict=True)
+        texts |= zip(batch.tolist(), result.texts, strict=True)
         if result.teacher_forced is not None:
-            forced |= zip(positions.tolist(), result.teacher_forced, strict=True)
+            forced |= zip(batch.tolist(), result.teacher_forced, strict=True)
     positions = sorted(texts)
     sentences = score_sentences(
         references=[str(index.texts[position]) for position in positions],

@@ -119,7 +119,7 @@ def make_run(config: Config, languages: Sequence[str] = ("cs", "pl"), measured: 
     history = HistoryWriter(run.history_path)
     for step in range(2, 41, 2):
         history.record(train_record(step))
-    asked = {"loss": 1.25, "invalid_word_share": 0.05} if measured else {}
+    asked: dict[str, Any] = {"loss": 1.25, "invalid_word_share": 0.05} if measured else {}
     history.record(eval_record(20, 0.4, **asked))
     history.record(eval_record(40, 0.1, **asked))
     history.record({"kind": "event", "step": 22, "event": "restart", "text": "a worker was lost; went on from step 20"})
