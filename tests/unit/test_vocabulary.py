@@ -10,7 +10,23 @@ from raykd.errors import UserError
 from raykd.evaluation.normalize import NormalizerChoice, normalizer_for
 from raykd.evaluation.vocabulary import Vocabulary
 
-CZECH = ["Dobrý", "den,", "světe!", "bílo-červený", "„Ahoj“", "(slovo", "uvozené)", "[1]", "Krakowa", "（široké", "příliš", "½", "℡", "&", "5ti"]
+CZECH = [
+    "Dobrý",
+    "den,",
+    "světe!",
+    "bílo-červený",
+    "„Ahoj“",
+    "(slovo",
+    "uvozené)",
+    "[1]",
+    "Krakowa",
+    "（široké",
+    "příliš",
+    "½",
+    "℡",
+    "&",
+    "5ti",
+]
 ENGLISH = ["eight", "eighty", "hundred", "one", "twenty", "'tis", "colour", "won't", "dogs'", "and", "a", "half", "Mr."]
 
 
