@@ -122,10 +122,11 @@ class MlmKdRecipe(Section):
     - `code`: what `asr/whisper_module.py` weighs. Its KL is a mean over tokens AND the V = 51 865 vocabulary entries, so that a
       token's KL counts 1/V, and is multiplied by the square of the student's temperature, 2 unless given.
 
-    With KL a mean over tokens, `code` is lambda_lm * CE + (1 - lambda_lm) * t * KL, t = temperature^2 / V. Both weights are
-    then divided by their sum, which Adam does not notice but its epsilon and the clipping of gradients would: 0.93 * CE + 0.07 * KL
-    at the published lambda_lm = 1e-3. So `code` at lambda_lm is, but for a common factor, `card` at the same temperatures and
-    lambda_lm / (lambda_lm + (1 - lambda_lm) / V), which is 0.98. Padding, which the code distils too, is left out.
+    With KL a mean over tokens, `code` is lambda_lm * CE + (1 - lambda_lm) * t * KL, where t = temperature^2 / V. Both weights
+    are then divided by their sum, which Adam does not notice but its epsilon and the clipping of gradients would: 0.93 * CE +
+    0.07 * KL at the published lambda_lm = 1e-3. So `code` at lambda_lm is, but for a common factor, `card` at the same
+    temperatures and lambda_lm / (lambda_lm + (1 - lambda_lm) / V), which is 0.98. Padding, which the code distils too, is left
+    out.
     """
 
     recipe: Literal["mlm_kd"]

@@ -112,8 +112,8 @@ class TextConfig(Section):
     """Language of the text (Whisper's code, such as `cs`)."""
     max_bytes: Annotated[int | None, BeforeValidator(_bytes)] = Field(None, ge=1)
     """Read until the kept lines have so many UTF-8 bytes (`210MB`, `1.5GB`; decimal); the rest is not read. None: all."""
-    words_per_segment: int = Field(15, ge=1)
-    """Lines are joined and cut into segments of so many words."""
+    words_per_segment: int | None = Field(15, ge=1)
+    """Lines are joined and cut into segments of so many words; None: each line is a segment."""
     min_words: int = Field(5, ge=1)
     """Lines with fewer words that hold a letter are dropped; the words left over at the end are too if they are fewer."""
     max_characters: int = Field(512, ge=1)

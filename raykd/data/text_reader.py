@@ -77,7 +77,8 @@ class SegmentReader:
         rejected: list[dict[str, str]] = []
         vocabulary: set[str] = set()
         block: list[str] = []
-        for words in cut(self._kept(lines, rejected), self.config.words_per_segment, self.config.min_words):
+        kept, size = self._kept(lines, rejected), self.config.words_per_segment
+        for words in cut(kept, size, self.config.min_words) if size is not None else kept:
             vocabulary.update(words)
             block.append(" ".join(words)[: self.config.max_characters].rstrip())
             if len(block) == self.config.shard_segments:

@@ -41,6 +41,12 @@ def test_lines_are_joined_and_cut(tmp_path: Path) -> None:
     }
 
 
+def test_without_a_size_each_line_is_a_segment(tmp_path: Path) -> None:
+    segments, counts = read(tmp_path, "a b c\nd\ne f g h i j", words_per_segment=None, min_words=2)
+    assert segments == ["a b c", "e f g h i j"]
+    assert (counts["kept"], counts["short"]) == (2, 1)
+
+
 def test_last_words_are_dropped_when_they_are_few(tmp_path: Path) -> None:
     segments, _ = read(tmp_path, "a b c d e f g h i", words_per_segment=5, min_words=5)
     assert segments == ["a b c d e"]

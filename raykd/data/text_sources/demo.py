@@ -13,10 +13,6 @@ from raykd.data.demo.languages import GRAMMARS
 from raykd.data.text_sources.part import RawLine, TextPart
 from raykd.errors import UserError
 
-_SENTENCES_A_LINE = 10
-"""So that no line is too short to be kept, although many sentences are."""
-
-
 @dataclass(frozen=True)
 class DemoPart:
     """Distinct sentences of one language in random order, the kinds in turn: a pure function of source and language."""
@@ -30,13 +26,8 @@ class DemoPart:
         return "demo"
 
     def lines(self) -> Iterator[RawLine]:
-        """Some sentences a line."""
-        sentences = itertools.islice(self._sentences(), self.source.sentences)
-        for number in itertools.count(1):
-            line = list(itertools.islice(sentences, _SENTENCES_A_LINE))
-            if not line:
-                return
-            yield number, " ".join(line)
+        """A sentence a line."""
+        yield from enumerate(itertools.islice(self._sentences(), self.source.sentences), start=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r}, {self.language!r}, {GRAMMARS[self.language].fingerprint})"
