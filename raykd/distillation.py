@@ -143,9 +143,8 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
     if "train" not in corpus.splits:
         raise UserError(f"data.source: the data has only {', '.join(corpus.splits)}; give rows whose split is train (or none)")
     if "dev" not in corpus.splits:
-        raise UserError(
-            "data.source: there are no dev utterances to choose the best checkpoint by; raise data.dev_share above 0"
-        )
+        advice = "raise data.dev_share above 0" if config.data.dev_share == 0 else "give a language three training rows or more"
+        raise UserError(f"data.source: there are no dev utterances to choose the best checkpoint by; {advice}")
     progress.done()
     return corpus
 

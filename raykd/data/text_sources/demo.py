@@ -13,6 +13,7 @@ from raykd.data.demo.languages import GRAMMARS
 from raykd.data.text_sources.part import RawLine, TextPart
 from raykd.errors import UserError
 
+
 @dataclass(frozen=True)
 class DemoPart:
     """Distinct sentences of one language in random order, the kinds in turn: a pure function of source and language."""

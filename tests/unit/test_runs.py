@@ -1,0 +1,108 @@
+"""What runs have in common: absolute paths, what may change on a resume, and what is left of a run that never began."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykd.config import Config, MlmRunConfig
+from raykd.config.data import ManifestSource
+from raykd.errors import UserError
+from raykd.runs import opened_run, with_absolute_paths
+from raykd.tracking.progress import Progress
+
+TREE: dict[str, Any] = {
+    "data": {"source": ["speech.jsonl", "hf:google/fleurs", "demo"]},
+    "teacher": {"model": "openai/whisper-tiny"},
+    "student": {"init": "small"},
+    "objective": {"mlm": "lm", "terms": [{"kind": "kl"}, {"kind": "kl", "target": "mlm"}]},
+    "train": {"steps": 10},
+    "tracking": {"mlflow": False},
+}
+
+
+def config(**changes: Any) -> Config:
+    return Config.model_validate({**TREE, **changes})
+
+
+@pytest.fixture
+def quiet() -> Progress:
+    return Progress(quiet=True)
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("small", "lm"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "words.txt").touch()
+    found = with_absolute_paths(config(evaluation={"vocabulary": "words.txt"}))
+    manifest, hub, _ = found.data.source
+    assert isinstance(manifest, ManifestSource)
+    assert manifest.path == f"{tmp_path}/speech.jsonl"
+    assert hub.path == "google/fleurs"  # type: ignore[union-attr]
+    assert found.teacher is not None
+    assert (found.teacher.model, found.student.init) == ("openai/whisper-tiny", f"{tmp_path}/small")
+    assert found.objective.mlm.model == f"{tmp_path}/lm"  # type: ignore[union-attr]
+    assert (found.output_dir, found.data.cache_dir) == (f"{tmp_path}/runs", f"{tmp_path}/cache")
+    assert found.evaluation.vocabulary == f"{tmp_path}/words.txt"
+    text = {"source": ["cs.txt.xz", "demo"], "language": "cs"}
+    mlm = with_absolute_paths(MlmRunConfig.model_validate({"text": text, "train": {"steps": 1}}))
+    assert mlm.text.source[0].path == f"{tmp_path}/cs.txt.xz"  # type: ignore[union-attr]
+    assert mlm.text.cache_dir == f"{tmp_path}/cache"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"train": {"steps": 10, "lr": 0.5}}, "train.lr"),
+        ({"seed": 1}, "seed"),
+        ({"data": {"source": "demo"}}, "data.source"),
+        ({"objective": {"recipe": "ce"}}, "objective.recipe"),
+    ],
+)
+def test_a_resume_with_another_value_names_its_key(tmp_path: Path, changes: dict[str, Any], key: str, quiet: Progress) -> None:
+    with opened_run(config(output_dir=str(tmp_path)), False, 1, quiet):
+        pass
+    with (
+        pytest.raises(UserError, match=rf"^{key}: differs from the run to resume"),
+        opened_run(config(output_dir=str(tmp_path), **changes), True, 1, quiet),
+    ):
+        pytest.fail("resumed")
+
+
+def test_machines_tracking_and_evaluation_may_change_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
+    with opened_run(config(output_dir=str(tmp_path)), False, 1, quiet) as (_, before):
+        pass
+    changed = config(output_dir=str(tmp_path), cluster={"num_workers": 5}, evaluation={"batch_size": 3})
+    with opened_run(changed, True, 1, quiet) as (_, run):
+        assert run == before
+        assert "num_workers: 5" in run.read_text("config.yaml")
+
+
+def test_a_teachers_config_may_lie_elsewhere_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
+    """A resumed Ray job runs in another copy of the user's folder."""
+    for folder in ("first", "second"):
+        os.makedirs(tmp_path / folder)
+        (tmp_path / folder / "teacher.yaml").touch()
+    first, second = (
+        config(output_dir=str(tmp_path), teacher={"model": f"{tmp_path}/{n}/teacher.yaml"}) for n in ("first", "second")
+    )
+    with opened_run(first, False, 1, quiet) as (_, before):
+        pass
+    with opened_run(second, True, 1, quiet) as (_, run):
+        assert run == before
+
+
+def test_a_run_that_a_mistake_ended_before_it_began_leaves_no_folder(tmp_path: Path, quiet: Progress) -> None:
+    with pytest.raises(UserError, match="broken"), opened_run(config(output_dir=str(tmp_path)), False, 1, quiet):
+        raise UserError("broken")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="broken"), opened_run(config(output_dir=str(tmp_path)), False, 1, quiet):
+        _record_and_fail(tmp_path / "distil")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["distil"]
+
+
+def _record_and_fail(run: Path) -> None:
+    (run / "history.jsonl").touch()
+    raise UserError("broken")
