@@ -24,9 +24,16 @@ ARMS: dict[str, dict[str, Any]] = {
     "code": {"recipe": "mlm_kd", "preset": "code", "lambda_lm": 1e-3},
     "card 0.5": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5},
     "card 0.8": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.8},
-    "card 0.5 fast": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "positions": "fast"},
     "card 0.001": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 1e-3},
-    "smoothing 0.1": {"recipe": "ce", "label_smoothing": 0.1},
+    "card 0.5, mlm temperature 3": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "mlm_temperature": 3.0},
+    "card 0.5, every 2nd token masked": {
+        "recipe": "mlm_kd",
+        "preset": "card",
+        "lambda_lm": 0.5,
+        "mlm": {"positions": "fast", "passes": 2},
+    },
+    "card 0.5, fast": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "mlm": {"positions": "fast"}},
+    "ce, smoothing 0.1": {"recipe": "ce", "label_smoothing": 0.1},
 }
 COLUMNS = ("loss", "wer", "cer", "invalid_word_share")
 
@@ -55,17 +62,17 @@ def run_arm(arm: str, options: argparse.Namespace, progress: Progress) -> tuple[
 
 def run_once(arm: str, rate: float, seed: int, options: argparse.Namespace, progress: Progress) -> RunFolder:
     """The finished run of an arm, a learning rate and a seed."""
-    name = f"{arm.replace(' ', '-')}-lr{rate:g}-seed{seed}"
+    name = f"{arm.replace(',', '').replace(' ', '-')}-lr{rate:g}-seed{seed}"
     done = RunFolder(str(Path(options.out).absolute() / name))
     if done.finished:
         return done
     objective = dict(ARMS[arm])
-    positions = objective.pop("positions", "exact")
     config = load_config(options.config)
     tree = config.model_dump(mode="json")
     if objective["recipe"] == "mlm_kd":
-        objective["mlm"] = {**tree["objective"]["mlm"], "positions": positions}
-    tree["evaluation"]["vocabulary"] = tree["evaluation"]["vocabulary"] or str(vocabulary_of(options))
+        objective["mlm"] = {**tree["objective"]["mlm"], **objective.get("mlm", {})}
+    else:
+        tree["evaluation"]["vocabulary"] = str(vocabulary_of(options))
     tree |= {"name": name, "seed": seed, "output_dir": options.out, "objective": objective}
     tree["train"]["lr"] = rate
     tree["tracking"]["log_model"] = False

@@ -124,7 +124,9 @@ def objective_text(config: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A number, or a schedule as `1.0 → 0.1 (linear)`."""
+    """A number, a schedule as `1.0 → 0.1 (linear)`, or what a section names as its model."""
+    if isinstance(value, Mapping) and "model" in value:
+        return str(value["model"])
     if isinstance(value, Mapping):
         end = "" if value.get("end") is None else f" → {value['end']}"
         return f"{value.get('start')}{end} ({value.get('kind')})"

@@ -151,3 +151,23 @@ def test_the_quickstart_runs_as_a_job(cluster: str, working_dir: Path, tiny_whis
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["train"]["steps"] == 3
     assert (run / "student" / "model.safetensors").exists()
+
+
+def test_a_language_model_is_trained_as_a_job(cluster: str, working_dir: Path, tmp_path: Path) -> None:
+    """Relative text paths would lead into the job's copy of the folder, so the text is given absolutely."""
+    text = tmp_path / "cs.txt"
+    text.write_text("".join(f"věta číslo {number} má sedm slov celkem\n" for number in range(60)), encoding="utf-8")
+    shorter = [
+        f"output_dir={tmp_path}/runs",
+        f"text.cache_dir={tmp_path}/cache",
+        f"text.source={text}",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        "mlm={width: 16, layers: 1}",
+        "train={steps: 2, batch_size: 8}",
+    ]
+    done = _submit(cluster, working_dir, "python", "-m", "raykd.train_mlm", "--config", "configs/mlm_czech.yaml", *shorter)
+    assert done.returncode == 0, done.stdout
+    run = tmp_path / "runs" / "mlm-czech"
+    assert f"mlm      {run}/mlm" in done.stdout
+    assert json.loads((run / "metrics.json").read_text())["train"]["steps"] == 2
+    assert (run / "mlm" / "words.txt.gz").exists()

@@ -120,6 +120,11 @@ def test_objectives_in_words(tmp_path: Path) -> None:
     terms = [{"kind": "ce"}, {"kind": "kl", "weight": {"kind": "linear", "start": 1.0, "end": 0.1}}]
     config = example_config(tmp_path, objective={"recipe": "terms", "terms": terms})
     assert objective_text(json.loads(config.model_dump_json())) == "1.0 · ce + 1.0 → 0.1 (linear) · kl"
+    config = example_config(tmp_path, objective={"recipe": "mlm_kd", "mlm": "lm", "lambda_lm": 0.5})
+    assert (
+        objective_text(json.loads(config.model_dump_json()))
+        == "mlm_kd: mlm lm, preset code, lambda_lm 0.5, mlm_temperature 1.0"
+    )
 
 
 def test_an_event_without_text_is_shown_by_its_name(tmp_path: Path) -> None:
