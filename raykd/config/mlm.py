@@ -27,9 +27,10 @@ class MlmTeacherConfig(Section):
     model: str
     """Folder of a masked language model, or a config of `raykd.train_mlm` (`.yaml`, relative to this one): it is trained first,
     once, and cached."""
-    positions: Literal["exact", "fast"] = "exact"
+    positions: Literal["exact", "fast", "word"] = "exact"
     """exact: each position is predicted with itself masked and no other, as published. fast: every `passes`-th position is
-    masked at once, another function that needs only `passes` passes."""
+    masked at once, another function that needs only `passes` passes. word (ours): the rest of the position's word is masked
+    too, so that the prediction is about the language and not about how a word goes on whose end is given."""
     passes: int = Field(8, ge=2)
     """For `fast`: passes over each batch, and the distance of two masks."""
     dtype: DType = "auto"

@@ -7,6 +7,9 @@ from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raykd import storage
 from raykd.errors import UserError
 
@@ -79,6 +82,17 @@ class LabelEncoder:
     def fingerprint(self) -> str:
         """Hash of the vocabulary: equal for tokenizers that give equal labels, wherever they lie."""
         return hashlib.sha256(json.dumps(sorted(self._vocabulary.items())).encode()).hexdigest()[:16]
+
+    @cached_property
+    def starts_word(self) -> NDArray[np.bool_]:
+        """For each token whether a word starts with it: it holds a space in front, or it is a special token.
+
+        In languages written without spaces hardly any does.
+        """
+        space = "Ġ"  # how the byte-level vocabulary writes a leading space
+        starts = np.zeros(max(self._vocabulary.values()) + 1, np.bool_)
+        starts[[token_id for token, token_id in self._vocabulary.items() if token.startswith((space, "<|"))]] = True
+        return starts
 
     @property
     def eot_id(self) -> int:

@@ -88,6 +88,28 @@ class MaskedLm(nn.Module):
         states_XTD = self(copies_XT, lengths_B.repeat_interleave(passes))
         return states_XTD.unflatten(0, (B, passes))[:, positions_T % passes, positions_T]
 
+    @torch.no_grad()
+    def word_states(self, tokens_BT: Tensor, lengths_B: Tensor, starts_word_V: Tensor) -> Tensor:
+        """States_BTD at every position after the first, each predicted with the rest of its word masked as well.
+
+        Ours. In byte pairs most tokens are parts of words, and a part whose neighbours are given is hardly ever in doubt: what
+        `exact_states` teaches is spelling. Here a position sees the parts of its word before it, which a student that writes
+        from left to right has seen too, and none after it.
+
+        `starts_word_V` marks tokens that start a word; special tokens are among them.
+        """
+        states_BTD = self.norm.weight.new_zeros(*tokens_BT.shape, len(self.norm.weight))
+        T = tokens_BT.shape[1]
+        steps_T = torch.arange(T, device=tokens_BT.device)
+        starts_BT = torch.where(starts_word_V[tokens_BT] | (steps_T >= lengths_B[:, None]), steps_T, T)
+        after_BT = torch.cat((starts_BT[:, 1:], torch.full_like(starts_BT[:, :1], T)), dim=1)
+        next_start_BT = after_BT.flip(1).cummin(dim=1).values.flip(1)
+        for rows_N, positions_N in _copies(lengths_B, T):
+            masked_NT = (steps_T >= positions_N[:, None]) & (steps_T < next_start_BT[rows_N, positions_N, None])
+            states_NTD = self(self.masked(tokens_BT[rows_N], masked_NT), lengths_B[rows_N])
+            states_BTD[rows_N, positions_N] = states_NTD[torch.arange(len(rows_N), device=rows_N.device), positions_N]
+        return states_BTD
+
     def _masked_once(
         self, tokens_BT: Tensor, lengths_B: Tensor, rows_N: Tensor, positions_N: Tensor, shared: "_SharedFirstLayer"
     ) -> Tensor:

@@ -86,13 +86,13 @@ def default_chunk_tokens(width: int, device: torch.device) -> int:
     """Tokens to a chunk. The work on a chunk takes about 8 float32 tensors of chunk x vocabulary, 1.7 MB a token for Whisper.
 
     CPU: as many tokens as make that work about as large as the weight's gradient, which every chunk reads and writes once:
-    fewer would spend the time on that gradient, more gain nothing (benchmarks/objective.py --sweep: flat from 64 at width 128,
+    fewer would spend the time on that gradient, more gain nothing (benchmarks/objective.py --sweep: flat from 48 at width 128,
     from 96 at width 1280). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the
     gradient's pass through memory are a few per cent of the softmaxes' time.
     """
     if device.type != "cpu":
         return 1024
-    return min(max(width // 8, 64), 96)
+    return min(max(width // 8, 48), 96)
 
 
 def _loss_and_sums(

@@ -22,8 +22,10 @@ class MlmTeacher:
     is the last state of D numbers a token, not the distribution over the vocabulary.
     """
 
-    def __init__(self, model: MaskedLm, config: MlmTeacherConfig) -> None:
+    def __init__(self, model: MaskedLm, config: MlmTeacherConfig, starts_word_V: Tensor) -> None:
+        """`starts_word_V`: tokens that start a word (`LabelEncoder.starts_word`)."""
         self.model = model.requires_grad_(False).eval()
+        self._starts_word_V = starts_word_V.to(model.norm.weight.device)
         self._config = config
         self._cache: OrderedDict[bytes, Tensor] = OrderedDict()
         self._cached_bytes = 0
@@ -50,8 +52,10 @@ class MlmTeacher:
         tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         if self._config.positions == "exact":
             states_BTD = self.model.exact_states(tokens_BT, lengths_B)
-        else:
+        elif self._config.positions == "fast":
             states_BTD = self.model.fast_states(tokens_BT, lengths_B, self._config.passes)
+        else:
+            states_BTD = self.model.word_states(tokens_BT, lengths_B, self._starts_word_V)
         return [states_TD[1 : len(row)].clone() for states_TD, row in zip(states_BTD, rows, strict=True)]
 
     def _keep(self, key: bytes, states_UD: Tensor) -> None:

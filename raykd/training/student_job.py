@@ -11,6 +11,7 @@ from raykd.config.root import Config
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, speech_reading
+from raykd.data.text import LabelEncoder
 from raykd.models.masked_lm import load_masked_lm
 from raykd.models.precision import compute_dtype
 from raykd.models.student import freeze, shares_encoder
@@ -85,4 +86,4 @@ class StudentJob(TrainingJob):
         if self.mlm is None or config is None:
             return None
         model = load_masked_lm(self.mlm, compute_dtype(config.dtype, device))
-        return MlmTeacher(model.to(device), config)
+        return MlmTeacher(model.to(device), config, torch.from_numpy(LabelEncoder(self.mlm).starts_word))

@@ -82,6 +82,25 @@ def test_fast_states_with_a_pass_for_each_position_are_exact_and_with_fewer_they
     torch.testing.assert_close(fewer_BTD[alone, 1:3], expected_BTD[alone, 1:3], rtol=1e-10, atol=1e-12)
 
 
+def test_word_states_are_those_of_masking_the_rest_of_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.models.masked_lm._CHUNK_POSITIONS", 40)
+    model, tokens_BT = small(2), tokens()
+    starts_word_V = torch.arange(50) % 3 == 0
+    states_BTD = model.word_states(tokens_BT, LENGTHS, starts_word_V)
+    longest = 0
+    for row, length in enumerate(LENGTHS.tolist()):
+        for position in range(1, length):
+            end = position + 1
+            while end < length and not starts_word_V[tokens_BT[row, end]]:
+                end += 1
+            longest = max(longest, end - position)
+            masked_T = tokens_BT[row, :length].clone()
+            masked_T[position:end] = model.mask_id
+            expected_D = model(masked_T[None], LENGTHS[row : row + 1])[0, position]
+            torch.testing.assert_close(states_BTD[row, position], expected_D, rtol=1e-10, atol=1e-12)
+    assert longest > 2
+
+
 def test_a_position_does_not_see_its_own_token() -> None:
     model, tokens_BT = small(2), tokens()
     other_BT = tokens_BT.clone()

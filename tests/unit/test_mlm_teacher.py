@@ -26,7 +26,8 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def teacher(model: MaskedLm, **config: object) -> MlmTeacher:
-    return MlmTeacher(model, MlmTeacherConfig.model_validate({"model": "unused", **config}))
+    starts_word_V = torch.tensor([token not in (4, 9) for token in range(20)])
+    return MlmTeacher(model, MlmTeacherConfig.model_validate({"model": "unused", **config}), starts_word_V)
 
 
 def small() -> MaskedLm:
@@ -47,13 +48,12 @@ def test_each_label_is_predicted_from_the_gold_text_around_it() -> None:
     torch.testing.assert_close(distribution.log_probs(slice(0, 8), 1.0), torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["exact", "fast"])
+@pytest.mark.parametrize("positions", ["exact", "fast", "word"])
 def test_texts_that_come_again_are_remembered_within_the_limit(positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     remembering, forgetting = teacher(small(), positions=positions), teacher(small(), positions=positions, cache_mb=0)
     first, again = (remembering.distribution(*batch()).hidden_ND for _ in range(2))
     assert torch.equal(first, again)
-    monkeypatch.setattr(MaskedLm, "exact_states", lambda *_: pytest.fail("computed again"))
-    monkeypatch.setattr(MaskedLm, "fast_states", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(MaskedLm, f"{positions}_states", lambda *_: pytest.fail("computed again"))
     assert torch.equal(remembering.distribution(*batch()).hidden_ND, first)
     assert len(remembering._cache) == 2
     assert not forgetting._cache

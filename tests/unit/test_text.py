@@ -70,6 +70,17 @@ def test_token_names_in_a_transcript_are_text(encoder: LabelEncoder) -> None:
     assert max(ids[4:-1]) < EOT
 
 
+def test_tokens_that_start_a_word_are_known(encoder: LabelEncoder) -> None:
+    tokens = encoder.encode("nejneobhospodařovávatelnější slovo", "cs")
+    starts = encoder.starts_word[tokens]
+    assert starts[:4].all(), "the prefix"
+    assert starts[-1], "the end of text"
+    text = [encoder.decode([token]) for token in tokens[4:-1]]
+    assert starts[4:-1].sum() == 2
+    assert "".join(text).replace(" ", "") == "nejneobhospodařovávatelnějšíslovo"
+    assert text[int(starts[5:-1].argmax()) + 1].startswith("s")
+
+
 def test_unknown_language_is_refused(encoder: LabelEncoder) -> None:
     with pytest.raises(ValueError, match="'xx' is not a language"):
         encoder.encode("ahoj", "xx")
