@@ -33,6 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "mlm": {"positions": "fast", "passes": 2},
     },
     "card 0.5, word": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "mlm": {"positions": "word"}},
+    "card 0.95, word": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.95, "mlm": {"positions": "word"}},
     "card 0.5, fast": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "mlm": {"positions": "fast"}},
     "ce, smoothing 0.1": {"recipe": "ce", "label_smoothing": 0.1},
 }
