@@ -19,7 +19,7 @@ class Engine:
     """A module under DeepSpeed. Every method but `forward` is collective: all workers call it."""
 
     def __init__(self, module: nn.Module, config: TrainConfig, accumulation: int, world: int) -> None:
-        quiet_deepspeed()
+        prepare_deepspeed()
         import deepspeed
 
         # One worker has nobody to share optimiser states and gradients with: stages 1 and 2 would only copy them to and fro.
@@ -133,14 +133,20 @@ class Engine:
         return list(optimizer.single_partition_of_fp32_groups)
 
 
-def quiet_deepspeed() -> None:
-    """Keep DeepSpeed's chatter out of the logs."""
+def prepare_deepspeed() -> None:
+    """Keep DeepSpeed's chatter out of the logs, and keep it from compiling.
+
+    On CPUs it would build a shared-memory all-reduce at first use, more than a minute of two cores and in need of a compiler,
+    which only its inference engine calls.
+    """
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     import logging
 
+    import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _deepspeed_config(config: TrainConfig, zero_stage: int, accumulation: int) -> dict[str, Any]:

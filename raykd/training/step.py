@@ -18,7 +18,7 @@ from raykd.models.masked_lm import MaskedLm
 from raykd.objectives.distribution import HeadDistribution, TokenDistribution
 from raykd.objectives.objective import ObjectiveHead
 from raykd.objectives.recipes import ResolvedTerm, targets_needed
-from raykd.training.engine import Engine
+from raykd.training.engine import Engine, prepare_deepspeed
 from raykd.training.mlm_teacher import MlmTeacher
 
 
@@ -70,6 +70,7 @@ class Teacher:
             self.model.to(device)
 
     def _shard(self) -> None:
+        prepare_deepspeed()
         import deepspeed
 
         config = {
