@@ -5,6 +5,7 @@ import json
 import lzma
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_a_text_is_prepared_once_and_always_the_same(
     calls.clear()
     assert prepare_text(config, str(tiny_whisper_dir), progress=lambda *counts: calls.append(counts)) == other
     assert calls == []
-    changed = [{"words_per_segment": 14}, {"max_bytes": 9000}, {"language": "sk"}, {"deduplicate": False}]
+    changed: list[dict[str, Any]] = [{"words_per_segment": 14}, {"max_bytes": 9000}, {"language": "sk"}, {"deduplicate": False}]
     keys = {prepare_text(config_for(text, tmp_path, **values), str(tiny_whisper_dir)).key for values in changed}
     assert len(keys - {corpus.key}) == 4
 

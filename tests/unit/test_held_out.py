@@ -67,7 +67,7 @@ def test_without_held_out_words_nothing_changes() -> None:
 
 def test_test_words_is_as_large_as_test() -> None:
     source = DemoSource(hours=1, held_out_words=SHARE)
-    seconds = Counter[str]()
+    seconds: dict[str, float] = dict.fromkeys(splits_of(source), 0.0)
     for shard in plan_shards(source):
         seconds[shard.split] += shard.seconds
     assert seconds["test_words"] == seconds["test"] > 0

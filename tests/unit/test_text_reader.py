@@ -130,7 +130,7 @@ def test_a_file_of_one_endless_line_takes_little_memory(tmp_path: Path) -> None:
     with lzma.open(file, "wb", preset=0) as stream:
         for _ in range(64):
             stream.write(b"slovo " * (1 << 18))
-    config = TextConfig(source=str(file), language="cs")  # type: ignore[arg-type]
+    config = TextConfig(source=str(file), language="cs")
     tracemalloc.start()
     try:
         list(SegmentReader(text_parts(config, "cs"), config, str(tmp_path)).tables())
@@ -143,7 +143,7 @@ def test_a_file_of_one_endless_line_takes_little_memory(tmp_path: Path) -> None:
 
 def test_a_packed_file_without_lines_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b""))
-    config = TextConfig(source=str(tmp_path / "a.txt.gz"), language="cs")  # type: ignore[arg-type]
+    config = TextConfig(source=str(tmp_path / "a.txt.gz"), language="cs")
     with pytest.raises(UserError, match=r"a\.txt\.gz: has no line"):
         list(SegmentReader(text_parts(config, "cs"), config, str(tmp_path)).tables())
 
