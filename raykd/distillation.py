@@ -9,7 +9,7 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from raykd import storage
-from raykd.config import Config
+from raykd.config import Config, dump_yaml
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
@@ -37,7 +37,7 @@ from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
 from raykd.training.checkpoint import TRAINABLE
 from raykd.training.cluster import Resources, device_name, plan_resources
-from raykd.training.plan import TrainingPlan, accumulation_steps, plan_training
+from raykd.training.plan import TrainingPlan, accumulation_steps, effective_zero_stage, plan_training
 from raykd.training.student_job import StudentJob
 
 
@@ -56,19 +56,22 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
         if config.teacher:
             teacher = ensure_teacher(config, lambda teacher, resume: distil(teacher, resume, progress))
         mlm = ensure_mlm(config, progress)
+        config = _with_vocabulary(config, mlm, run)
         models = _make_models(config, run, teacher, mlm, progress)
         corpus = _prepare(config, run, models.speech_format, progress)
-        training = TrainingRun(_with_vocabulary(config, mlm), run, progress)
+        training = TrainingRun(config, run, progress)
         with training.ended_well():
             _Distillation(training, models, corpus, resources).run_to_the_end()
     return run
 
 
-def _with_vocabulary(config: Config, mlm: str | None) -> Config:
+def _with_vocabulary(config: Config, mlm: str | None, run: RunFolder) -> Config:
     """Hypotheses are checked against the words of the masked language model's text, unless the config says otherwise."""
     if config.evaluation.vocabulary or mlm is None or not storage.exists(storage.join(mlm, WORDS_FILE)):
         return config
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"vocabulary": mlm})})
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"vocabulary": mlm})})
+    run.write_text("config.yaml", dump_yaml(config))
+    return config
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class _Distillation:
             bfloat16_available=has_bfloat16(device),
             cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
             workers=self.resources.workers,
-            zero_stage=config.train.zero_stage,
+            zero_stage=effective_zero_stage(config.train, self.resources.workers),
             batch_size=config.train.batch_size,
             accumulation=accumulation_steps(config.train, self.resources.workers),
             steps=plan.steps,

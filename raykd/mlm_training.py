@@ -30,7 +30,7 @@ from raykd.tracking.run_folder import RunFolder
 from raykd.training.checkpoint import TRAINABLE
 from raykd.training.cluster import Resources, device_name, plan_resources
 from raykd.training.mlm_job import MlmJob
-from raykd.training.plan import TrainingPlan, plan_training
+from raykd.training.plan import TrainingPlan, effective_zero_stage, plan_training
 
 
 def train_mlm(config: MlmRunConfig, resume: bool, progress: Progress) -> RunFolder:
@@ -136,7 +136,7 @@ def _facts(
         language=config.text.language,
         device=device_name(on_gpu),
         workers=resources.workers,
-        zero_stage=config.train.zero_stage,
+        zero_stage=effective_zero_stage(config.train, resources.workers),
         batch_size=config.train.batch_size,
         steps=plan.steps,
         steps_per_epoch=order.steps_per_epoch,

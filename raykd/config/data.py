@@ -1,13 +1,13 @@
 """Where utterances come from and which of them are used."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from raykd.config.base import Section, wrong
 from raykd.config.folders import recognise_folder
-from raykd.errors import UserError
+from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
 
 
 class ManifestSource(Section):
@@ -77,38 +77,17 @@ class DemoSource(Section):
 _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 
 
-def _source_from_shorthand(value: Any) -> Any:
-    """`demo`, `hf:NAME`, a manifest file, a tar, or a folder whose kind its content tells, written as one string.
-
-    A source without a `kind` gets the one that its `path` alone would have.
-    """
-    if isinstance(value, dict) and "kind" not in value and isinstance(value.get("path"), str):
-        return {**value, **_source_from_shorthand(value["path"])}
-    if not isinstance(value, str):
-        return value
-    if value == "demo":
-        return {"kind": "demo"}
-    if value.startswith("hf:"):
-        return {"kind": "huggingface", "path": value[3:]}
-    suffix = PurePosixPath(value).suffix.lower()
+def _kind_of(path: str) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
     if suffix in _MANIFEST_SUFFIXES:
-        return {"kind": "manifest", "path": value}
-    if suffix in {".tar", ".tgz"} or value.endswith(".tar.gz"):
-        return {"kind": "webdataset", "path": value}
-    try:
-        return {"kind": recognise_folder(value), "path": value}
-    except UserError as error:
-        raise ValueError(str(error)) from None  # pydantic adds the key path and goes on to the next mistake
-
-
-def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+        return "manifest"
+    return "webdataset" if suffix in {".tar", ".tgz"} or path.endswith(".tar.gz") else recognise_folder(path)
 
 
 Source = Annotated[
     ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource,
     Field(discriminator="kind"),
-    BeforeValidator(_source_from_shorthand),
+    source_shorthand(_kind_of),
 ]
 
 
@@ -141,7 +120,7 @@ class Mix(Section):
 class DataConfig(Section):
     """Which utterances are used, and how."""
 
-    source: Annotated[tuple[Source, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    source: Annotated[tuple[Source, ...], ONE_OR_MORE] = Field(min_length=1)
     """One source or a list. A string is a shorthand: `demo`, a manifest, a tar, a folder, `hf:NAME`."""
     language: str | None = None
     """Language (Whisper's code, such as `cs`) of utterances that name none."""

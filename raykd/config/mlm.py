@@ -34,7 +34,7 @@ class MlmTeacherConfig(Section):
     passes: int = Field(8, ge=2)
     """For `fast`: passes over each batch, and the distance of two masks."""
     dtype: DType = "auto"
-    """Weights' type while teaching; auto: bfloat16 on GPUs that have it, float32 elsewhere."""
+    """Weights' type while teaching; auto: bfloat16 on GPUs that have it. On CPUs always float32."""
     cache_mb: int = Field(1024, ge=0)
     """Memory of a worker for the predictions of texts that come again in the next epoch; 0: none."""
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd.config.base import Section
 from raykd.config.folders import recognise_text_folder
-from raykd.errors import UserError
+from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
 
 
 class TextFilesSource(Section):
@@ -68,45 +68,24 @@ def _bytes(value: Any) -> Any:
     return round(float(written[1]) * _UNITS[unit])
 
 
-def _source_from_shorthand(value: Any) -> Any:
-    """`demo`, `hf:NAME`, a file, a glob, or a folder whose kind its content tells, written as one string.
-
-    A source without a `kind` gets the one that its `path` alone would have.
-    """
-    if isinstance(value, dict) and "kind" not in value and isinstance(value.get("path"), str):
-        return {**value, **_source_from_shorthand(value["path"])}
-    if not isinstance(value, str):
-        return value
-    if value == "demo":
-        return {"kind": "demo"}
-    if value.startswith("hf:"):
-        return {"kind": "huggingface", "path": value[3:]}
-    suffix = PurePosixPath(value.partition("?")[0]).suffix.lower()
+def _kind_of(path: str) -> str:
+    suffix = PurePosixPath(path.partition("?")[0]).suffix.lower()
     if suffix == ".parquet":
-        return {"kind": "parquet", "path": value}
-    if suffix in {".txt", ".gz", ".xz"}:
-        return {"kind": "files", "path": value}
-    try:
-        return {"kind": recognise_text_folder(value), "path": value}
-    except UserError as error:
-        raise ValueError(str(error)) from None  # pydantic adds the key path and goes on to the next mistake
-
-
-def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+        return "parquet"
+    return "files" if suffix in {".txt", ".gz", ".xz"} else recognise_text_folder(path)
 
 
 TextSource = Annotated[
     TextFilesSource | TextParquetSource | TextHuggingFaceSource | TextDemoSource,
     Field(discriminator="kind"),
-    BeforeValidator(_source_from_shorthand),
+    source_shorthand(_kind_of),
 ]
 
 
 class TextConfig(Section):
     """Text, and how it is cut into segments. The defaults are those of the published Czech masked language model."""
 
-    source: Annotated[tuple[TextSource, ...], BeforeValidator(_one_or_more)] = Field(min_length=1)
+    source: Annotated[tuple[TextSource, ...], ONE_OR_MORE] = Field(min_length=1)
     """One source or a list, read in this order. A string is a shorthand: `demo`, a file, a glob, a folder, `hf:NAME`."""
     language: str
     """Language of the text (Whisper's code, such as `cs`)."""

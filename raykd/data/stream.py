@@ -14,8 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from raykd.config.data import SpecAugment
 from raykd.data.batches import Batch, Collate, SpeechCollate, TextBatch, TextCollate
@@ -24,6 +22,7 @@ from raykd.data.corpus import Corpus
 from raykd.data.fetch import FetchPlan, fetch_steps
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
+from raykd.data.tasks import dataset_of_tasks
 from raykd.storage import is_remote
 
 _CPUS_PER_TASK = 0.25
@@ -176,39 +175,12 @@ def _read_segment(
     """The rows of some steps as tables in the object store."""
     if not steps:
         return deque()
-    source = _Steps(plan_ref, steps, steps_per_task)
+    starts = range(steps.start, steps.stop, steps_per_task)
+    # In a list, the reference is passed on as it is and not replaced by the plan.
+    reads = [partial(fetch_steps, [plan_ref], start, stop) for start, stop in pairwise([*starts, steps.stop])]
     with ray_data_settings():
-        dataset = ray.data.read_datasource(
-            source, num_cpus=_CPUS_PER_TASK, concurrency=min(at_once, source.tasks), override_num_blocks=source.tasks
-        )
+        dataset = dataset_of_tasks(reads, num_cpus=_CPUS_PER_TASK, concurrency=min(at_once, len(reads)))
     return deque(dataset.to_arrow_refs())
-
-
-class _Steps(Datasource):
-    """A dataset of the rows of consecutive steps, in their order."""
-
-    def __init__(self, plan_ref: "ray.ObjectRef[FetchPlan]", steps: range, steps_per_task: int) -> None:
-        super().__init__()
-        # In a list, the reference is passed on as it is and not replaced by the plan.
-        self._plan_ref = [plan_ref]
-        self._starts = range(steps.start, steps.stop, steps_per_task)
-        self._stop = steps.stop
-
-    @property
-    def tasks(self) -> int:
-        return len(self._starts)
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [
-            ReadTask(partial(fetch_steps, self._plan_ref, start, stop), metadata, per_task_row_limit=per_task_row_limit)
-            for start, stop in pairwise([*self._starts, self._stop])
-        ]
 
 
 def _ahead(steps: Iterator[StepBatches]) -> Iterator[StepBatches]:

@@ -10,15 +10,11 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from raykd import storage
 from raykd.config.text import TextConfig
@@ -27,6 +23,7 @@ from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, TEXT_SCHEM
 from raykd.data.languages import configured_language
 from raykd.data.prepare import Progress, corpus_path, make_corpus_dir, tables_of
 from raykd.data.rejects import check_rejects
+from raykd.data.tasks import dataset_of_tasks
 from raykd.data.text import LabelEncoder
 from raykd.data.text_reader import LINES_FILE, SegmentReader
 from raykd.data.text_sources import text_parts
@@ -142,29 +139,12 @@ class SegmentMaker:
         return {"shard": shard, "ids": ids, "n_tokens": [len(sequence) for sequence in tokens]}
 
 
-class _Segments(Datasource):
-    """A dataset of the segments of a text: one task, whose order is that of the text."""
-
-    def __init__(self, reader: SegmentReader) -> None:
-        super().__init__()
-        self._reader = reader
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(partial(SegmentReader.tables, self._reader), metadata, per_task_row_limit=per_task_row_limit)]
-
-
 def _outcomes(reader: SegmentReader, maker: SegmentMaker, progress: Progress | None) -> pa.Table:
     """Where every segment lies (id, n_tokens, shard, row), in the order of the text."""
     with ray_data_settings(block_a_row=True):
         # The reader takes no core and is one task: otherwise Ray Data would fuse the making of shards into it, and a machine
         # with one core would have none for them.
-        segments = ray.data.read_datasource(_Segments(reader), num_cpus=0, concurrency=1, override_num_blocks=1)
+        segments = dataset_of_tasks([reader.tables], num_cpus=0, concurrency=1)
         dataset = segments.map_batches(maker.__call__, batch_size=1, batch_format="pyarrow", num_cpus=1)
     tables = [_place("", [], [])]
     done = 0

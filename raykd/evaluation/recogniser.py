@@ -21,6 +21,7 @@ from raykd.errors import UserError
 from raykd.evaluation.decode import encode, transcribe
 from raykd.evaluation.scoring import TeacherForced
 from raykd.evaluation.teacher_forced import teacher_forced
+from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_whisper
 
 
@@ -107,10 +108,8 @@ class Recogniser:
 
 
 def evaluation_dtype(dtype: DType, device: torch.device) -> torch.dtype:
-    """The type of the weights on a device."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    """The type of the weights on a device; `auto` is float32 on every CPU, so that scores do not depend on which it is."""
+    return compute_dtype("float32" if dtype == "auto" and device.type == "cpu" else dtype, device)
 
 
 def default_device() -> torch.device:

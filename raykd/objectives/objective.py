@@ -86,9 +86,9 @@ def default_chunk_tokens(width: int, device: torch.device) -> int:
     """Tokens to a chunk. The work on a chunk takes about 8 float32 tensors of chunk x vocabulary, 1.7 MB a token for Whisper.
 
     CPU: as many tokens as make that work about as large as the weight's gradient, which every chunk reads and writes once:
-    fewer would spend the time on that gradient, more gain nothing (benchmarks/objective.py --sweep: flat from 48 at width 128,
-    from 96 at width 1280). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the
-    gradient's pass through memory are a few per cent of the softmaxes' time.
+    fewer would spend the time on that gradient, many more would leave the cache. Where the best lies depends on the processor
+    (benchmarks/RESULTS.md). GPU: 1 024, reckoned and not measured: under 2 GB, and kernel launches and the gradient's pass
+    through memory are a few per cent of the softmaxes' time.
     """
     if device.type != "cpu":
         return 1024

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.training import TrainConfig
+from raykd.training.plan import effective_zero_stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -22,8 +23,7 @@ class Engine:
         prepare_deepspeed()
         import deepspeed
 
-        # One worker has nobody to share optimiser states and gradients with: stages 1 and 2 would only copy them to and fro.
-        self.zero_stage = 0 if world == 1 and config.zero_stage < 3 else config.zero_stage
+        self.zero_stage = effective_zero_stage(config, world)
         self._norm = 0.0
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -136,8 +136,8 @@ class Engine:
 def prepare_deepspeed() -> None:
     """Keep DeepSpeed's chatter out of the logs, and keep it from compiling.
 
-    On CPUs it would build a shared-memory all-reduce at first use, more than a minute of two cores and in need of a compiler,
-    which only its inference engine calls.
+    On CPUs it would build a shared-memory all-reduce at first use, which needs a compiler and most of a minute of it, and which
+    only its inference engine calls.
     """
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     import logging

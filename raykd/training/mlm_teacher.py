@@ -10,7 +10,9 @@ from torch import Tensor
 
 from raykd.config.mlm import MlmTeacherConfig
 from raykd.data.batches import IGNORED_LABEL
-from raykd.models.masked_lm import MaskedLm
+from raykd.data.text import LabelEncoder
+from raykd.models.masked_lm import MaskedLm, load_masked_lm
+from raykd.models.precision import compute_dtype
 from raykd.objectives.distribution import HeadDistribution
 
 
@@ -67,3 +69,15 @@ class MlmTeacher:
         self._cached_bytes += states_UD.nbytes
         while self._cached_bytes > self._config.cache_mb * 1_000_000:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+
+
+def load_mlm_teacher(folder: str, config: MlmTeacherConfig, device: torch.device) -> MlmTeacher:
+    """The teacher in a folder that `raykd.train_mlm` wrote, on a device.
+
+    Raises:
+        UserError: the folder holds no masked language model, or a damaged one.
+    """
+    # Many CPUs have no LSTM in bfloat16, and PyTorch fails there.
+    dtype = torch.float32 if device.type == "cpu" else compute_dtype(config.dtype, device)
+    model = load_masked_lm(folder, dtype).to(device)
+    return MlmTeacher(model, config, torch.from_numpy(LabelEncoder(folder).starts_word))

@@ -41,6 +41,11 @@ def accumulation_steps(config: TrainConfig, world: int) -> int:
     return math.ceil(part / (config.micro_batch_size or part))
 
 
+def effective_zero_stage(config: TrainConfig, world: int) -> int:
+    """The ZeRO stage that runs. One worker has nobody to share with: stages 1 and 2 would only copy to and fro."""
+    return 0 if world == 1 and config.zero_stage < 3 else config.zero_stage
+
+
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The learning rate of update number `step` (from 0) of `steps`: linear warm-up, then linear, cosine or no decay to 0."""
     if step < config.warmup_steps:

@@ -163,7 +163,8 @@ class MlmStep(nn.Module):
         self, tokens_BT: Tensor, lengths_B: Tensor, masked_BT: Tensor, terms: Sequence[ResolvedTerm]
     ) -> tuple[Tensor, Tensor]:
         """Sum of the weighted terms over masked positions, and each term's own sum."""
-        states_BTD = self.model(self.model.masked(tokens_BT, masked_BT), lengths_B)
+        with torch.autocast("cpu", enabled=False):  # many CPUs have no LSTM in bfloat16 and PyTorch fails there
+            states_BTD = self.model(self.model.masked(tokens_BT, masked_BT), lengths_B)
         return self.head(states_BTD[masked_BT], tokens_BT[masked_BT], {}, terms)
 
 

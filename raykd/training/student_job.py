@@ -11,15 +11,13 @@ from raykd.config.root import Config
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, speech_reading
-from raykd.data.text import LabelEncoder
-from raykd.models.masked_lm import load_masked_lm
 from raykd.models.precision import compute_dtype
 from raykd.models.student import freeze, shares_encoder
 from raykd.models.whisper import load_whisper
 from raykd.objectives.recipes import terms_of
 from raykd.training.engine import Engine
 from raykd.training.loop import Trainer
-from raykd.training.mlm_teacher import MlmTeacher
+from raykd.training.mlm_teacher import MlmTeacher, load_mlm_teacher
 from raykd.training.step import FrozenEncoder, StudentForward, StudentStep, Teacher
 from raykd.training.worker import TrainingJob
 
@@ -85,5 +83,4 @@ class StudentJob(TrainingJob):
         config = mlm_of(self.config.objective)
         if self.mlm is None or config is None:
             return None
-        model = load_masked_lm(self.mlm, compute_dtype(config.dtype, device))
-        return MlmTeacher(model.to(device), config, torch.from_numpy(LabelEncoder(self.mlm).starts_word))
+        return load_mlm_teacher(self.mlm, config, device)
