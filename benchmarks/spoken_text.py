@@ -1,10 +1,11 @@
-"""Real sentences as speech: what a student that has to spell is trained and tested on, without recordings.
+"""Real text as speech: what a student that has to spell is trained and tested on, without recordings.
 
-    python benchmarks/spoken_text.py SENTENCES.txt OUT [--language cs] [--most-words 6] [--other MORE.txt ...]
+    python benchmarks/spoken_text.py SENTENCES.txt OUT [--language cs] [--words 2] [--other MORE.txt ...]
 
-Lines of 2 to `--most-words` words are spoken by eSpeak NG in four voices. OUT/speech.parquet is a manifest for `data.source`
-with the splits train, dev, test and test_words; OUT/text/ has all other lines and the `--other` files, for a masked language
-model that has not read what is spoken. A sentence of `test_words` has a word that is in that text and not in training speech.
+The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in four voices. OUT/speech.parquet is a manifest
+for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked language
+model. A piece of `test_words` has a word of that text that is not in training speech. All text is as Whisper's basic
+normaliser leaves it: small letters, no punctuation.
 """
 
 import argparse
@@ -18,15 +19,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 from raykd.data.demo.effects import recorded
 from raykd.data.demo.held_out import random_of
 from raykd.data.demo.speech import Voice, speak
 from raykd.data.format import SAMPLE_RATE
+from raykd.evaluation.normalize import normalizer_for
 
 VARIANTS = ("", "f2", "m3", "f4")
-TENTH = 2**64 // 10
+SHARES = {"test": 0.03, "dev": 0.01}
 
 
 def main() -> None:
@@ -34,40 +35,49 @@ def main() -> None:
     parser.add_argument("sentences", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--language", default="cs")
-    parser.add_argument("--most-words", type=int, default=6)
+    parser.add_argument("--words", type=int, default=2)
     parser.add_argument("--other", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    lines = dict.fromkeys(options.sentences.read_text().splitlines())
-    spoken = [line for line in lines if 2 <= len(line.split()) <= options.most_words]
     (options.out / "text").mkdir(parents=True, exist_ok=True)
-    rest = [line for line in lines if line not in set(spoken)]
-    (options.out / "text" / "rest.txt").write_text("\n".join(rest) + "\n")
+    written: set[str] = set()
     for path in options.other:
-        (options.out / "text" / path.name).write_bytes(path.read_bytes())
-    written = words_of(path.read_text() for path in (options.out / "text").iterdir())
-    splits = {line: split_of(line) for line in spoken}
-    heard = words_of(line for line, split in splits.items() if split == "train")
-    for line, split in splits.items():
-        if split == "test" and words_of([line]) & (written - heard):
-            splits[line] = "test_words"
+        lines = normalized(path, options.language)
+        (options.out / "text" / path.name).write_text("".join(f"{line}\n" for line in lines))
+        written |= words_of(lines)
+    splits = {piece: split_of(piece) for piece in pieces(normalized(options.sentences, options.language), options.words)}
+    heard = words_of(piece for piece, split in splits.items() if split == "train")
+    for piece, split in splits.items():
+        if split == "test" and words_of([piece]) & (written - heard):
+            splits[piece] = "test_words"
     with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(utterance, splits, splits.values(), [options.language] * len(splits), chunksize=32))
+        rows = list(pool.map(utterance, splits, splits.values(), [options.language] * len(splits), chunksize=64))
     pq.write_table(pa.Table.from_pylist(rows), options.out / "speech.parquet", row_group_size=256)
+    print(f"text: {len(written)} words")
     for split in sorted(set(splits.values())):
         texts = [row["text"] for row in rows if row["split"] == split]
-        words = words_of(texts)
-        print(f"{split}: {len(texts)} utterances, {len(words)} words, {len(words - heard)} of them not in training speech")
-    print(f"text: {len(written)} words")
+        unheard = words_of(texts) - heard
+        print(f"{split}: {len(texts)} utterances, {len(words_of(texts))} words, {len(unheard)} of them not in training speech")
 
 
-def split_of(line: str) -> str:
-    number = int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest())
-    return "test" if number < TENTH else "dev" if number < 1.3 * TENTH else "train"
+def normalized(path: Path, language: str) -> list[str]:
+    _, normalize = normalizer_for("auto", language)
+    return [normalize(line) for line in path.read_text().splitlines()]
+
+
+def pieces(lines: Iterable[str], size: int) -> Iterable[str]:
+    """Each line's words in pieces of `size`; what is left over is not used."""
+    for words in map(str.split, lines):
+        for start in range(0, len(words) - size + 1, size):
+            yield " ".join(words[start : start + size])
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
-    normalize = BasicTextNormalizer()
-    return {word for text in texts for word in normalize(text).split()}
+    return {word for text in texts for word in text.split()}
+
+
+def split_of(piece: str) -> str:
+    number = int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest()) / 2**64
+    return "test" if number < SHARES["test"] else "dev" if number < sum(SHARES.values()) else "train"
 
 
 def utterance(text: str, split: str, language: str) -> dict[str, Any]:

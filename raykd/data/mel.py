@@ -6,6 +6,7 @@ silence. The padded frames all hold one value, which follows from the loudest fr
 Shapes: S samples at 16 kHz, M mel channels, F frames of 10 ms, T window samples.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +23,8 @@ _DYNAMIC_RANGE = 2.0
 """The extractor cuts everything 8 log10 units (2.0 after its scaling by 1/4) below the loudest value."""
 _SILENCE = -1.5
 """Scaled value of no energy at all: (log10(1e-10) + 4) / 4."""
-_BLOCK = 512
+_LOG10_E = 1 / math.log(10)
+_BLOCK = 256
 """Frames transformed at once: they and their spectra stay in the processor's cache."""
 _ROWS = 16
 """Frames of one matrix product. OpenBLAS runs so small a product in the calling thread; larger ones would set the threads of
@@ -47,20 +49,40 @@ def log_mel(samples_S: NDArray[np.float32], n_mels: int, window_frames: int) -> 
     n_computed = -(-n_frames // _ROWS) * _ROWS
     padded_T = _padded(samples_S, n_frames, n_computed, window_samples)
     frames_FN = sliding_window_view(padded_T, N_FFT)[::HOP][:n_computed]
-    hann_N, filters_KM = _hann(), _mel_filters(n_mels)
+    filters_KM = _mel_filters(n_mels)
     computed_MF = np.empty((n_mels, n_computed), np.float32)
+    power_of = _PowerSpectrum(min(_BLOCK, n_computed))
     for start in range(0, n_computed, _BLOCK):
         block = slice(start, start + _BLOCK)
-        spectrum_FK = np.fft.rfft(frames_FN[block] * hann_N, axis=1)
-        power_FK = np.square(spectrum_FK.real) + np.square(spectrum_FK.imag)
+        power_FK = power_of(frames_FN[block])
         mel_FM = (power_FK.reshape(-1, _ROWS, power_FK.shape[1]) @ filters_KM).reshape(-1, n_mels)
         computed_MF[:, block] = mel_FM.T
     mel_MF = computed_MF[:, :n_frames]
-    np.log10(np.maximum(mel_MF, 1e-10, out=mel_MF), out=mel_MF)
+    np.log(np.maximum(mel_MF, 1e-10, out=mel_MF), out=mel_MF)
+    mel_MF *= _LOG10_E  # NumPy vectorises log and not log10
     np.maximum(mel_MF, mel_MF.max() - 4 * _DYNAMIC_RANGE, out=mel_MF)
     mel_MF += 4.0
     mel_MF *= 0.25
     return mel_MF.astype(np.float16)
+
+
+class _PowerSpectrum:
+    """Power under a Hann window of up to `rows` frames at a time, in memory that is used again and stays in the cache."""
+
+    def __init__(self, rows: int) -> None:
+        bins = N_FFT // 2 + 1
+        self._windowed_FN = np.empty((rows, N_FFT), np.float32)
+        self._spectrum_FK = np.empty((rows, bins), np.complex64)
+        self._power_FK, self._imaginary_FK = np.empty((2, rows, bins), np.float32)
+
+    def __call__(self, frames_FN: NDArray[np.float32]) -> NDArray[np.float32]:
+        """power_FK, valid until the next call."""
+        rows = slice(len(frames_FN))
+        np.multiply(frames_FN, _hann(), out=self._windowed_FN[rows])
+        spectrum_FK = np.fft.rfft(self._windowed_FN[rows], axis=1, out=self._spectrum_FK[rows])
+        power_FK = np.square(spectrum_FK.real, out=self._power_FK[rows])
+        power_FK += np.square(spectrum_FK.imag, out=self._imaginary_FK[rows])
+        return power_FK
 
 
 def pad_mel(mel_MF: NDArray[np.float16], window_frames: int, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

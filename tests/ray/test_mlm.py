@@ -206,6 +206,8 @@ def test_it_teaches_a_student(trained: Path, manifest: Path, tmp_path: Path) -> 
         assert record["loss"] == pytest.approx(0.25 * record["terms"]["ce"] + 0.75 * record["terms"]["kl"], rel=1e-5)
     student = json.loads((run / "metrics.json").read_text())["student"]
     assert {"invalid_word_share", "loss", "teacher_forced_wer", "teacher_forced_cer"} <= set(student)
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    assert resolved["evaluation"]["vocabulary"] == str(trained / "mlm")
 
 
 def test_a_model_of_another_vocabulary_is_refused_before_ray_starts(trained: Path, manifest: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from raykd.config.training import TrainConfig
-from raykd.training.plan import accumulation_steps, learning_rate, plan_training
+from raykd.training.plan import accumulation_steps, effective_zero_stage, learning_rate, plan_training
 
 
 def config(**keys: object) -> TrainConfig:
@@ -47,3 +47,10 @@ def test_cosine_and_constant() -> None:
     assert learning_rate(cosine, 50, 100) == pytest.approx(0.5)
     assert learning_rate(cosine, 25, 100) == pytest.approx(0.8535534)
     assert learning_rate(constant, 99, 100) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "workers", "runs"), [(0, 1, 0), (1, 1, 0), (2, 1, 0), (3, 1, 3), (1, 2, 1), (2, 4, 2), (0, 2, 0)]
+)
+def test_one_worker_shares_nothing(stage: int, workers: int, runs: int) -> None:
+    assert effective_zero_stage(config(zero_stage=stage), workers) == runs
