@@ -24,6 +24,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "code": {"recipe": "mlm_kd", "preset": "code", "lambda_lm": 1e-3},
     "card 0.5": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5},
     "card 0.8": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.8},
+    "card 0.95": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.95},
     "card 0.001": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 1e-3},
     "card 0.5, mlm temperature 3": {"recipe": "mlm_kd", "preset": "card", "lambda_lm": 0.5, "mlm_temperature": 3.0},
     "card 0.5, every 2nd token masked": {
@@ -73,7 +74,7 @@ def run_once(arm: str, rate: float, seed: int, options: argparse.Namespace, prog
     tree = config.model_dump(mode="json")
     if objective["recipe"] == "mlm_kd":
         objective["mlm"] = {**tree["objective"]["mlm"], **objective.get("mlm", {})}
-    else:
+    elif config.evaluation.vocabulary is None:
         tree["evaluation"]["vocabulary"] = str(vocabulary_of(options))
     tree |= {"name": name, "seed": seed, "output_dir": options.out, "objective": objective}
     tree["train"]["lr"] = rate

@@ -4,8 +4,8 @@
 
 The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in four voices. OUT/speech.parquet is a manifest
 for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked language
-model. A piece of `test_words` has a word of that text that is not in training speech. All text is as Whisper's basic
-normaliser leaves it: small letters, no punctuation.
+model; OUT/words.txt has the words of both, for `evaluation.vocabulary`. A piece of `test_words` has a word of the other texts
+that is not in training speech. All text is as Whisper's basic normaliser leaves it: small letters, no punctuation.
 """
 
 import argparse
@@ -49,6 +49,7 @@ def main() -> None:
     for piece, split in splits.items():
         if split == "test" and words_of([piece]) & (written - heard):
             splits[piece] = "test_words"
+    (options.out / "words.txt").write_text("".join(f"{word}\n" for word in sorted(written | words_of(splits))))
     with ProcessPoolExecutor() as pool:
         rows = list(pool.map(utterance, splits, splits.values(), [options.language] * len(splits), chunksize=64))
     pq.write_table(pa.Table.from_pylist(rows), options.out / "speech.parquet", row_group_size=256)
