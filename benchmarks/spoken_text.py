@@ -1,18 +1,19 @@
 """Real text as speech: what a student that has to spell is trained and tested on, without recordings.
 
-    python benchmarks/spoken_text.py SENTENCES.txt OUT [--language cs] [--words 2] [--other MORE.txt ...]
+    python benchmarks/spoken_text.py SENTENCES.txt OUT [--other MORE.txt ...] [--words 2] [--variants f5 ...] [--train 1500]
 
-The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in four voices. OUT/speech.parquet is a manifest
-for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked language
-model; OUT/words.txt has the words of both, for `evaluation.vocabulary`. A piece of `test_words` has a word of the other texts
-that is not in training speech. All text is as Whisper's basic normaliser leaves it: small letters, no punctuation.
+The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in the voices of `--variants`. OUT/speech.parquet is
+a manifest for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked
+language model; OUT/words.txt has the words of both, for `evaluation.vocabulary`. A piece of `test_words` has a word of the other
+texts that is not in training speech. All text is as Whisper's basic normaliser leaves it: small letters, no punctuation.
 """
 
 import argparse
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from raykd.data.demo.speech import Voice, speak
 from raykd.data.format import SAMPLE_RATE
 from raykd.evaluation.normalize import normalizer_for
 
-VARIANTS = ("", "f2", "m3", "f4")
 SHARES = {"test": 0.03, "dev": 0.01}
 
 
@@ -36,6 +36,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--language", default="cs")
     parser.add_argument("--words", type=int, default=2)
+    parser.add_argument(
+        "--variants", nargs="*", default=["", "f2", "m3", "f4"], help="eSpeak's voices, '' for the language's own"
+    )
+    parser.add_argument("--train", type=int, help="most utterances of training speech")
     parser.add_argument("--other", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     (options.out / "text").mkdir(parents=True, exist_ok=True)
@@ -45,13 +49,17 @@ def main() -> None:
         (options.out / "text" / path.name).write_text("".join(f"{line}\n" for line in lines))
         written |= words_of(lines)
     splits = {piece: split_of(piece) for piece in pieces(normalized(options.sentences, options.language), options.words)}
+    if options.train is not None:
+        beyond = set([piece for piece in splits if splits[piece] == "train"][options.train :])
+        splits = {piece: split for piece, split in splits.items() if piece not in beyond}
     heard = words_of(piece for piece, split in splits.items() if split == "train")
     for piece, split in splits.items():
         if split == "test" and words_of([piece]) & (written - heard):
             splits[piece] = "test_words"
     (options.out / "words.txt").write_text("".join(f"{word}\n" for word in sorted(written | words_of(splits))))
     with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(utterance, splits, splits.values(), [options.language] * len(splits), chunksize=64))
+        speaking = partial(utterance, language=options.language, variants=options.variants)
+        rows = list(pool.map(speaking, splits, splits.values(), chunksize=64))
     pq.write_table(pa.Table.from_pylist(rows), options.out / "speech.parquet", row_group_size=256)
     print(f"text: {len(written)} words")
     for split in sorted(set(splits.values())):
@@ -81,10 +89,10 @@ def split_of(piece: str) -> str:
     return "test" if number < SHARES["test"] else "dev" if number < sum(SHARES.values()) else "train"
 
 
-def utterance(text: str, split: str, language: str) -> dict[str, Any]:
+def utterance(text: str, split: str, language: str, variants: Sequence[str]) -> dict[str, Any]:
     rng = random_of(text)
     rate, pitch = int(rng.integers(155, 176)), int(rng.integers(45, 56))
-    voice = Voice(language, str(rng.choice(VARIANTS)), rate, pitch)
+    voice = Voice(language, str(rng.choice(variants)), rate, pitch)
     flac = io.BytesIO()
     soundfile.write(flac, recorded(speak(text, voice), rng).clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return {"audio": flac.getvalue(), "text": text, "language": language, "split": split}
