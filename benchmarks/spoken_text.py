@@ -2,10 +2,10 @@
 
     python benchmarks/spoken_text.py SENTENCES.txt OUT [--other MORE.txt ...] [--words 2] [--variants f5 ...] [--train 1500]
 
-The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in the voices of `--variants`. OUT/speech.parquet is
-a manifest for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked
-language model; OUT/words.txt has the words of both, for `evaluation.vocabulary`. A piece of `test_words` has a word of the other
-texts that is not in training speech. All text is as Whisper's basic normaliser leaves it: small letters, no punctuation.
+The sentences are cut into pieces of `--words` words, which eSpeak NG speaks in the voices of `--variants`. OUT/speech.parquet
+is a manifest for `data.source` with the splits train, dev, test and test_words; OUT/text/ has the `--other` texts, for a masked
+language model; OUT/words.txt has the words of both, for `evaluation.vocabulary`. A piece of `test_words` has a word of the
+other texts that is not in training speech. All text is as Whisper's basic normaliser leaves it: small letters, no punctuation.
 """
 
 import argparse

@@ -8,6 +8,7 @@ Shapes: S samples at 16 kHz, M mel channels, F frames of 10 ms, T window samples
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -79,7 +80,8 @@ class _PowerSpectrum:
         """power_FK, valid until the next call."""
         rows = slice(len(frames_FN))
         np.multiply(frames_FN, _hann(), out=self._windowed_FN[rows])
-        spectrum_FK = np.fft.rfft(self._windowed_FN[rows], axis=1, out=self._spectrum_FK[rows])
+        out_FK: Any = self._spectrum_FK[rows]  # NumPy's stubs know complex128 only
+        spectrum_FK = np.fft.rfft(self._windowed_FN[rows], axis=1, out=out_FK)
         power_FK = np.square(spectrum_FK.real, out=self._power_FK[rows])
         power_FK += np.square(spectrum_FK.imag, out=self._imaginary_FK[rows])
         return power_FK
