@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="*", default=["ce", "code", "card 0.5"])
     parser.add_argument("--config", default="configs/demo_czech_mlm.yaml")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the config")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="*", default=LEARNING_RATES)
     parser.add_argument("--out", default="runs-czech")
@@ -70,7 +71,7 @@ def run_once(arm: str, rate: float, seed: int, options: argparse.Namespace, prog
     if done.finished:
         return done
     objective = dict(ARMS[arm])
-    config = load_config(options.config)
+    config = load_config(options.config, options.set)
     tree = config.model_dump(mode="json")
     if objective["recipe"] == "mlm_kd":
         objective["mlm"] = {**tree["objective"]["mlm"], **objective.get("mlm", {})}
@@ -85,7 +86,7 @@ def run_once(arm: str, rate: float, seed: int, options: argparse.Namespace, prog
 
 def vocabulary_of(options: argparse.Namespace) -> Path:
     """The words of the masked language model's text, which its cached folder holds: the same for all arms."""
-    cache = Path(load_config(options.config).data.cache_dir)
+    cache = Path(load_config(options.config, options.set).data.cache_dir)
     found = sorted(cache.glob("mlms/*/*/mlm/words.txt.gz"))
     if not found:
         raise SystemExit("run an arm with the masked language model first: its words are what all arms are checked against")

@@ -66,7 +66,10 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
 
 
 def _with_vocabulary(config: Config, mlm: str | None, run: RunFolder) -> Config:
-    """Hypotheses are checked against the words of the masked language model's text, unless the config says otherwise."""
+    """Hypotheses are checked against the words of the masked language model's text, unless the config says otherwise.
+
+    The run's config.yaml names them then, as if the config had.
+    """
     if config.evaluation.vocabulary or mlm is None or not storage.exists(storage.join(mlm, WORDS_FILE)):
         return config
     config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"vocabulary": mlm})})

@@ -25,7 +25,7 @@ from raykd.data.splits import assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raised when the same config and data would give another corpus, so that old ones are not taken for it."""
 _KEY_FIELDS = {
     "source",

@@ -136,8 +136,8 @@ class Engine:
 def prepare_deepspeed() -> None:
     """Keep DeepSpeed's chatter out of the logs, and keep it from compiling.
 
-    On CPUs it would build a shared-memory all-reduce at first use, which needs a compiler and most of a minute of it, and which
-    only its inference engine calls.
+    On CPUs it would build a shared-memory all-reduce at first use, which needs a compiler and which only its inference engine
+    calls.
     """
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     import logging

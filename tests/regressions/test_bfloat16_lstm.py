@@ -39,4 +39,5 @@ def test_teaching_in_bfloat16(tmp_path: Path) -> None:
     for positions in ("exact", "fast", "word"):
         config = MlmTeacherConfig(model=folder, positions=positions, dtype="bfloat16")
         teacher = load_mlm_teacher(folder, config, CPU)
+        assert teacher.model.norm.weight.dtype == torch.float32
         assert teacher.distribution(decoder_input_BU, labels_BU).hidden_ND.isfinite().all()
