@@ -10,6 +10,7 @@ from transformers import WhisperForConditionalGeneration
 
 from raykd import storage
 from raykd.config import Config, dump_yaml
+from raykd.config.base import Mark, marked
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
@@ -20,24 +21,24 @@ from raykd.evaluation.result import Evaluation
 from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
 from raykd.models.banner import ModelFacts, RunFacts, banner_text, model_facts
-from raykd.models.demo import demo_processor
 from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
-from raykd.models.precision import compute_dtype, has_bfloat16
+from raykd.models.pairs import check_compatible
 from raykd.models.state import state_hash, trainable_names
-from raykd.models.student import build_student, shares_encoder
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
+from raykd.parts.outside import outside_hash
+from raykd.parts.recipes.recipe import TEACHER
+from raykd.parts.targets.target import Target
 from raykd.runs import TrainingRun, ids_folder, opened_run
-from raykd.teachers import ensure_mlm, ensure_teacher, evaluate_teacher
+from raykd.teachers import ensure_models, evaluate_teacher
 from raykd.tracking.card import write_card
-from raykd.tracking.history import read_history
 from raykd.tracking.metrics import Metrics, ModelMetrics, build_metrics
 from raykd.tracking.mlflow_values import points_of_metrics
 from raykd.tracking.progress import Progress
 from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
 from raykd.training.checkpoint import TRAINABLE
-from raykd.training.cluster import Resources, device_name, plan_resources
-from raykd.training.plan import TrainingPlan, accumulation_steps, effective_zero_stage, plan_training
+from raykd.training.cluster import Resources, plan_resources
+from raykd.training.plan import TrainingPlan, accumulation_steps, plan_training
 from raykd.training.student_job import StudentJob
 
 
@@ -52,29 +53,29 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
     with opened_run(config, resume, resources.nodes, progress) as (config, run):
         if run.finished:
             return run
-        teacher = None
-        if config.teacher:
-            teacher = ensure_teacher(config, lambda teacher, resume: distil(teacher, resume, progress))
-        mlm = ensure_mlm(config, progress)
-        config = _with_vocabulary(config, mlm, run)
-        models = _make_models(config, run, teacher, mlm, progress)
-        corpus = _prepare(config, run, models.speech_format, progress)
-        training = TrainingRun(config, run, progress)
+        # The run's own config keeps the names; all that comes now is told the folders of models that raykd trained.
+        made = ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
+        made = _with_vocabulary(config, made, run)
+        models = _make_models(made, run, progress)
+        corpus = _prepare(made, run, models.speech_format, progress)
+        training = TrainingRun(made, run, progress)
         with training.ended_well():
             _Distillation(training, models, corpus, resources).run_to_the_end()
     return run
 
 
-def _with_vocabulary(config: Config, mlm: str | None, run: RunFolder) -> Config:
+def _with_vocabulary(config: Config, made: Config, run: RunFolder) -> Config:
     """Hypotheses are checked against the words of the masked language model's text, unless the config says otherwise.
 
     The run's config.yaml names them then, as if the config had.
     """
-    if config.evaluation.vocabulary or mlm is None or not storage.exists(storage.join(mlm, WORDS_FILE)):
-        return config
-    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"vocabulary": mlm})})
-    run.write_text("config.yaml", dump_yaml(config))
-    return config
+    folders = [model for _, model, marks in marked(made) if Mark.MLM in marks]
+    words = next((folder for folder in folders if storage.exists(storage.join(folder, WORDS_FILE))), None)
+    if config.evaluation.vocabulary or words is None:
+        return made
+    update = {"evaluation": config.evaluation.model_copy(update={"vocabulary": words})}
+    run.write_text("config.yaml", dump_yaml(config.model_copy(update=update)))
+    return made.model_copy(update=update)
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class Models:
     teacher: str | None
     """Hub id or folder."""
     teacher_hash: str
-    mlm: str | None
-    """Folder of the masked language model that teaches."""
-    mlm_hash: str
+    hashes: str
+    """Of the weights of everything that teaches, in the order of the config."""
     teacher_shape: WhisperForConditionalGeneration | None
     """The teacher without its weights (on the meta device): sizes are all that the driver needs."""
     student_shape: WhisperForConditionalGeneration
@@ -94,36 +94,47 @@ class Models:
     speech_format: SpeechFormat
 
 
-def _make_models(config: Config, run: RunFolder, teacher: str | None, mlm: str | None, progress: Progress) -> Models:
+def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
     """Load the teachers, build the student and store it as it is before the first step."""
     progress.phase("models")
+    teacher = config.teacher.model if config.teacher else None
     revision = config.teacher.revision if config.teacher else None
     teacher_model = load_whisper(teacher, torch.float32, revision) if teacher else None
-    student = build_student(config.student, teacher_model, config.seed)
+    student = config.student.make(teacher_model, config.seed)
+    config.student.freeze(student)
     if not storage.exists(storage.join(run.student_init_dir, "config.json")):
-        if config.student.init == "scratch":
-            processor = demo_processor(config.student.scratch)
-        elif config.student.init == "teacher":
-            assert teacher is not None
-            processor = load_processor(teacher, revision)
-        else:
-            processor = load_processor(config.student.init, config.student.revision)
-        save_whisper(student, processor, run.student_init_dir)
-    mlm_model = load_masked_lm(mlm) if mlm else None
-    if mlm is not None:
-        check_same_vocabulary(mlm, run.student_init_dir)
-    encoder_shared = teacher_model is not None and shares_encoder(config.student, teacher_model, student)
+        save_whisper(student, config.student.processor(teacher, revision), run.student_init_dir)
+    encoder = config.student.learner(student).frozen_encoder
+    encoder_shared = teacher_model is not None and encoder is not None and encoder.is_copy_of(teacher_model)
+    teacher_hash = _hash_of(teacher_model)
+    hashes = [teacher_hash] if teacher_model else []
+    hashes += [_hash_of_target(target, student, run) for name, target in config.method.targets.items() if name != TEACHER]
+    if teacher_model is not None:
+        check_compatible(teacher_model.config, student.config)
     progress.done()
     return Models(
         teacher=teacher,
-        teacher_hash=_hash_of(teacher_model),
-        mlm=mlm,
-        mlm_hash=_hash_of(mlm_model),
+        teacher_hash=teacher_hash,
+        hashes=" ".join(filter(None, hashes)),
         teacher_shape=_shape_of(teacher_model) if teacher_model else None,
         student_shape=_shape_of(student),
         encoder_shared=encoder_shared,
         speech_format=speech_format(teacher, revision) if teacher else speech_format(run.student_init_dir),
     )
+
+
+def _hash_of_target(target: Target, student: WhisperForConditionalGeneration, run: RunFolder) -> str:
+    """Of the weights of the models that a target names, which must speak the student's vocabulary."""
+    hashes = []
+    for _, model, marks in marked(target):
+        if Mark.MLM in marks:
+            check_same_vocabulary(model, run.student_init_dir)
+            hashes.append(_hash_of(load_masked_lm(model)))
+        elif Mark.WHISPER in marks:
+            loaded = load_whisper(model, revision=getattr(target, "revision", None))
+            check_compatible(loaded.config, student.config)
+            hashes.append(_hash_of(loaded))
+    return " ".join(hashes)
 
 
 def _hash_of(model: torch.nn.Module | None) -> str:
@@ -168,8 +179,11 @@ class _Distillation:
         """Train, write the best checkpoint as `student/`, and measure it beside its teacher."""
         job = self._job()
         plan = plan_training(self.config.train, job.order().steps_per_epoch)
-        self.progress.say(banner_text(self._facts(plan)))
-        best = self.training.train(job, self.resources, plan, self._dev_scores, score="wer")
+
+        def banner(machine: Mapping[str, Any]) -> str:
+            return banner_text(self._facts(plan, machine))
+
+        best = self.training.train(job, self.resources, plan, self._dev_scores, score="wer", banner=banner)
         self._write_student(best)
         metrics = self._measure()
         self.run.write_text("metrics.json", metrics.to_json())
@@ -189,11 +203,11 @@ class _Distillation:
             corpus=self.corpus,
             checkpoints=self.run.checkpoints_dir,
             trained_ids=ids_folder(self.config, self.run),
-            teacher_hash=" ".join(filter(None, (models.teacher_hash, models.mlm_hash))),
+            teacher_hash=models.hashes,
+            parts_hash=outside_hash(self.config),
             speech_format=models.speech_format,
             student=self.run.student_init_dir,
-            teacher=models.teacher,
-            mlm=models.mlm,
+            encoder_shared=models.encoder_shared,
         )
 
     def _dev_scores(self, checkpoint: str) -> Mapping[str, Any]:
@@ -254,48 +268,47 @@ class _Distillation:
             params = sum(parameter.numel() for parameter in model.parameters())
             return ModelMetrics.of(params, {split: evaluation.summary for split, evaluation in evaluations.items()})
 
-        steps = read_history(self.run.history_path).train
-        utterances, wall_s = sum(record["utterances"] for record in steps), sum(record["seconds"] for record in steps)
+        totals = self.training.totals
         return build_metrics(
             teacher=model_metrics(self.models.teacher_shape, teacher) if self.models.teacher_shape is not None else None,
             student=model_metrics(self.models.student_shape, student),
             train={
-                "steps": len(steps),
-                "utterances_seen": utterances,
-                "utterances_per_s": utterances / max(wall_s, 1e-9),
-                "wall_s": wall_s,
-                "tokens": sum(record["tokens"] for record in steps),
+                "steps": totals.steps,
+                "utterances_seen": totals.rows,
+                "utterances_per_s": totals.rows / max(totals.seconds, 1e-9),
+                "wall_s": totals.seconds,
+                "tokens": totals.tokens,
             },
             speed=speed,
             data=self.corpus.summary,
         )
 
-    def _facts(self, plan: TrainingPlan) -> RunFacts:
+    def _facts(self, plan: TrainingPlan, machine: Mapping[str, Any]) -> RunFacts:
+        """`machine`: what the workers say that they compute on."""
         config, index = self.config, self.corpus.index("train")
         tokens = float(index.n_tokens.mean())
-        on_gpu = self.resources.gpus_per_worker > 0
-        device = torch.device("cuda" if on_gpu else "cpu")
-        student_dtype = compute_dtype(config.train.precision, device)
         teacher: ModelFacts | None = None
         if self.models.teacher_shape is not None and config.teacher is not None:
-            dtype = compute_dtype(config.teacher.dtype, device)
-            teacher = model_facts(config.teacher.model, self.models.teacher_shape, tokens, _name(dtype))
+            dtype = "bfloat16" if config.teacher.dtype == "auto" and machine["bfloat16"] else config.teacher.dtype
+            name = config.teacher.model
+            teacher = model_facts(name, self.models.teacher_shape, tokens, "float32" if dtype == "auto" else dtype)
         return RunFacts(
             name=self.run.name,
             folder=self.run.path,
             student=model_facts(
-                config.student.init, self.models.student_shape, tokens, _name(student_dtype), self.models.encoder_shared
+                config.student.origin, self.models.student_shape, tokens, machine["precision"], self.models.encoder_shared
             ),
             teacher=teacher,
             encoder_frozen=not any(name.startswith("model.encoder") for name in trainable_names(self.models.student_shape)),
             encoder_shared=self.models.encoder_shared,
             teacher_sharded=config.teacher is not None and config.teacher.sharded,
-            device=device_name(on_gpu),
-            on_gpu=on_gpu,
-            bfloat16_available=has_bfloat16(device),
+            device=machine["device"],
+            on_gpu=machine["device"] != "CPU",
+            bfloat16_available=machine["bfloat16"],
             cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
             workers=self.resources.workers,
-            zero_stage=effective_zero_stage(config.train, self.resources.workers),
+            zero_stage=machine["zero_stage"],
+            parts=config.parts,
             batch_size=config.train.batch_size,
             accumulation=accumulation_steps(config.train, self.resources.workers),
             steps=plan.steps,
@@ -306,7 +319,3 @@ class _Distillation:
             tokens_per_utterance=tokens,
             window_s=self.models.speech_format.window_s,
         )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from raykd import storage
 from raykd.config import MlmRunConfig
-from raykd.config.mlm import MlmConfig
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.masking import masked_counts
 from raykd.data.order import EpochOrder
@@ -19,18 +16,16 @@ from raykd.evaluation.recogniser import lay_over
 from raykd.models.banner import MlmFacts, mlm_banner_text
 from raykd.models.demo import demo_tokenizer
 from raykd.models.masked_lm import load_masked_lm, new_masked_lm, save_masked_lm
-from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_processor
-from raykd.runs import TrainingRun, ids_folder, opened_run
-from raykd.tracking.history import read_history
+from raykd.runs import Totals, TrainingRun, ids_folder, opened_run
 from raykd.tracking.metrics import package_versions
 from raykd.tracking.mlm import MlmMetrics, points_of_mlm_metrics, write_mlm_report
 from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
 from raykd.training.checkpoint import TRAINABLE
-from raykd.training.cluster import Resources, device_name, plan_resources
+from raykd.training.cluster import Resources, plan_resources
 from raykd.training.mlm_job import MlmJob
-from raykd.training.plan import TrainingPlan, effective_zero_stage, plan_training
+from raykd.training.plan import TrainingPlan, plan_training
 
 
 def train_mlm(config: MlmRunConfig, resume: bool, progress: Progress) -> RunFolder:
@@ -97,15 +92,17 @@ def _run_to_the_end(training: TrainingRun, config: MlmRunConfig, corpus: Corpus,
     )
     order = job.order()
     plan = plan_training(config.train, order.steps_per_epoch)
-    training.progress.say(mlm_banner_text(_facts(config, run, corpus, order, plan, resources)))
+
+    def banner(machine: Mapping[str, Any]) -> str:
+        return mlm_banner_text(_facts(config, run, corpus, order, plan, resources.workers, machine))
 
     def dev_scores(checkpoint: str) -> Mapping[str, Any]:
         request = MlmEvaluation(run.mlm_init_dir, corpus, "dev", storage.join(checkpoint, TRAINABLE))
         return evaluate_masked_lm(request, gpus_per_worker=resources.evaluation_gpus)
 
-    best = training.train(job, resources, plan, dev_scores, score="loss")
+    best = training.train(job, resources, plan, dev_scores, score="loss", banner=banner)
     _write_model(run, corpus, best)
-    metrics = _metrics(run, corpus, config.mlm, resources)
+    metrics = _metrics(run, corpus, training.totals, resources)
     run.write_text("metrics.json", metrics.to_json())
     write_mlm_report(run)
     storage.delete_dir(run.mlm_init_dir)
@@ -117,26 +114,30 @@ def _run_to_the_end(training: TrainingRun, config: MlmRunConfig, corpus: Corpus,
 
 
 def _facts(
-    config: MlmRunConfig, run: RunFolder, corpus: Corpus, order: EpochOrder, plan: TrainingPlan, resources: Resources
+    config: MlmRunConfig,
+    run: RunFolder,
+    corpus: Corpus,
+    order: EpochOrder,
+    plan: TrainingPlan,
+    workers: int,
+    machine: Mapping[str, Any],
 ) -> MlmFacts:
-    on_gpu = resources.gpus_per_worker > 0
     index = corpus.index("train")
     masked = masked_counts(index.n_tokens, config.mlm.mask_share)
-    dtype = compute_dtype(config.train.precision, torch.device("cuda" if on_gpu else "cpu"))
     return MlmFacts(
         name=run.name,
         folder=run.path,
         width=config.mlm.width,
         layers=config.mlm.layers,
         parameters=sum(parameter.numel() for parameter in load_masked_lm(run.mlm_init_dir).parameters()),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=machine["precision"],
         segments=len(index),
         tokens_per_segment=float(index.n_tokens.mean()),
         masked_per_segment=float(masked.mean()),
         language=config.text.language,
-        device=device_name(on_gpu),
-        workers=resources.workers,
-        zero_stage=effective_zero_stage(config.train, resources.workers),
+        device=machine["device"],
+        workers=workers,
+        zero_stage=machine["zero_stage"],
         batch_size=config.train.batch_size,
         steps=plan.steps,
         steps_per_epoch=order.steps_per_epoch,
@@ -153,20 +154,18 @@ def _write_model(run: RunFolder, corpus: Corpus, checkpoint: str) -> None:
     save_masked_lm(model, run.mlm_dir)
 
 
-def _metrics(run: RunFolder, corpus: Corpus, mlm: MlmConfig, resources: Resources) -> MlmMetrics:
-    steps = read_history(run.history_path).train
-    segments, wall_s = sum(record["segments"] for record in steps), sum(record["seconds"] for record in steps)
+def _metrics(run: RunFolder, corpus: Corpus, totals: Totals, resources: Resources) -> MlmMetrics:
     scores = evaluate_masked_lm(MlmEvaluation(run.mlm_dir, corpus, "dev"), gpus_per_worker=resources.evaluation_gpus)
     params = sum(parameter.numel() for parameter in load_masked_lm(run.mlm_dir).parameters())
     return MlmMetrics.model_validate(
         {
             "mlm": {"params": params, "vocabulary": LabelEncoder(run.mlm_dir).fingerprint, **scores},
             "train": {
-                "steps": len(steps),
-                "segments_seen": segments,
-                "segments_per_s": segments / max(wall_s, 1e-9),
-                "wall_s": wall_s,
-                "tokens": sum(record["tokens"] for record in steps),
+                "steps": totals.steps,
+                "segments_seen": totals.rows,
+                "segments_per_s": totals.rows / max(totals.seconds, 1e-9),
+                "wall_s": totals.seconds,
+                "tokens": totals.tokens,
             },
             "data": corpus.summary,
             "versions": package_versions(),

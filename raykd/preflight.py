@@ -1,13 +1,11 @@
 """What can be found wrong with a run before Ray starts, speech is made or a demo teacher is trained."""
 
-import copy
-
 from transformers import WhisperConfig
 
 from raykd import storage
 from raykd.config import Config, MlmRunConfig, load_config, load_mlm_config
+from raykd.config.base import Mark, marked, trained_by_raykd
 from raykd.config.data import DataConfig, DemoSource, HuggingFaceSource
-from raykd.config.objective import mlm_of
 from raykd.config.text import TextConfig
 from raykd.data.demo.corpus import check_source
 from raykd.data.languages import configured_language
@@ -15,10 +13,9 @@ from raykd.data.sources import source_parts
 from raykd.data.text_sources import text_parts
 from raykd.errors import UserError
 from raykd.evaluation.vocabulary import Vocabulary
-from raykd.models.demo import scratch_config
 from raykd.models.masked_lm import masked_lm_config
-from raykd.models.student import check_compatible, kept_layers
-from raykd.models.whisper import load_processor, read_config
+from raykd.models.pairs import check_compatible
+from raykd.models.whisper import config_if_here, load_processor
 from raykd.tracking.run_folder import RunFolder
 
 
@@ -34,28 +31,30 @@ def check_run(config: Config, resume: bool) -> None:
         _require_writable(key, folder)
     check_sources(config.data)
     student = _student_config(config, ())
-    _check_mlm(config, student)
+    for key, model, marks in marked(config.objective):
+        _check_model(f"objective.{key}", model, marks, student)
     if config.evaluation.vocabulary is not None:
         Vocabulary.load(config.evaluation.vocabulary)
 
 
-def _check_mlm(config: Config, student: WhisperConfig | None) -> None:
-    """The masked language model that teaches, or the config that it will be trained from."""
-    mlm = mlm_of(config.objective)
-    if mlm is None:
-        return
-    if mlm.trained_by_raykd:
+def _check_model(key: str, model: str, marks: tuple[Mark, ...], student: WhisperConfig | None) -> None:
+    """A model that teaches, or the config that it will be trained from."""
+    if Mark.WHISPER in marks:
+        theirs = _whisper_config(model, None, ())
+        if theirs is not None and student is not None:
+            check_compatible(theirs, student)
+    elif Mark.MLM in marks and trained_by_raykd(model):
         try:
-            check_text(load_mlm_config(mlm.model).text)
+            check_text(load_mlm_config(model).text)
         except UserError as error:
-            raise error if str(error).startswith(mlm.model) else UserError(f"{mlm.model}: {error}") from None
-        return
-    tokens = masked_lm_config(mlm.model)["vocab_size"]
-    if student is not None and tokens != student.vocab_size:
-        raise UserError(
-            f"objective.mlm: {mlm.model} has {tokens} tokens and the student {student.vocab_size}; "
-            "train one with mlm.tokenizer set to the student's model"
-        )
+            raise error if str(error).startswith(model) else UserError(f"{model}: {error}") from None
+    elif Mark.MLM in marks:
+        tokens = masked_lm_config(model)["vocab_size"]
+        if student is not None and tokens != student.vocab_size:
+            raise UserError(
+                f"{key}: {model} has {tokens} tokens and the student {student.vocab_size}; "
+                "train one with mlm.tokenizer set to the student's model"
+            )
 
 
 def check_mlm_run(config: MlmRunConfig, resume: bool) -> None:
@@ -111,28 +110,17 @@ def _student_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | N
 
     `above`: the raykd configs whose teacher this student becomes.
     """
-    student, teacher = config.student, _teacher_config(config, above)
-    if student.init == "scratch":
-        made: WhisperConfig | None = scratch_config(student.scratch)
-    elif student.init != "teacher":
-        made = _config_of_model(student.init, student.revision)
-    elif teacher is not None:
-        made = copy.deepcopy(teacher)
-        made.encoder_layers = len(kept_layers(student.encoder_layers, teacher.encoder_layers, "student.encoder_layers"))
-        made.decoder_layers = len(kept_layers(student.decoder_layers, teacher.decoder_layers, "student.decoder_layers"))
-    else:
-        made = None
+    teacher = _whisper_config(config.teacher.model, config.teacher.revision, above) if config.teacher else None
+    made = config.student.dimensions(teacher)
     if teacher is not None and made is not None:
         check_compatible(teacher, made)
     return made
 
 
-def _teacher_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | None:
-    if config.teacher is None:
-        return None
-    path = config.teacher.model
-    if not config.teacher.trained_by_raykd:
-        return _config_of_model(path, config.teacher.revision)
+def _whisper_config(path: str, revision: str | None, above: tuple[str, ...]) -> WhisperConfig | None:
+    """Dimensions of a Whisper, or of the student of a raykd config."""
+    if not trained_by_raykd(path):
+        return config_if_here(path, revision)
     if storage.absolute(path) in above:
         raise UserError(f"{path}: teacher.model: leads back to this file, so that no teacher is ever made; name another model")
     teacher = load_config(path)
@@ -141,12 +129,3 @@ def _teacher_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | N
         return _student_config(teacher, (*above, storage.absolute(path)))
     except UserError as error:
         raise error if str(error).startswith(path) else UserError(f"{path}: {error}") from None
-
-
-def _config_of_model(path: str, revision: str | None) -> WhisperConfig | None:
-    """The config of a model whose tokenizer can be read; None for a remote folder, which is fetched as a whole later."""
-    if storage.is_remote(path):
-        return None
-    path = path.removeprefix("file://")
-    load_processor(path, revision)
-    return read_config(path, revision)

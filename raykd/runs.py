@@ -3,20 +3,20 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from raykd import storage
 from raykd.config import dump_yaml
-from raykd.config.data import DemoSource, HuggingFaceSource
+from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.config.load import read_config_file
-from raykd.config.root import Config, MlmRunConfig, RunConfig
-from raykd.config.text import TextDemoSource, TextHuggingFaceSource
+from raykd.config.root import MlmRunConfig, RunConfig
 from raykd.errors import RunError, UserError
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
-from raykd.training.checkpoint import delete_checkpoint, list_checkpoints, step_of
+from raykd.training.checkpoint import latest_checkpoint, newest_good, read_state, step_of
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.plan import TrainingPlan
@@ -26,11 +26,21 @@ from raykd.training.worker import TrainingJob
 
 _JOB_FOLDER = "runtime_resources/working_dir_files"
 """Part of the path of a Ray job's working folder."""
-_FREE_ON_RESUME = {"output_dir", "tracking", "cluster", "evaluation"}
-"""All else decides what is trained on what: a run that changed it halfway would be no run of any config."""
 Evaluate = Callable[[str], Mapping[str, Any]]
 """Path of a checkpoint -> its scores on dev: numbers, and `per_language`."""
+Banner = Callable[[Record], str]
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of a run's training."""
+
+    steps: int
+    rows: int
+    """Utterances, or segments of text."""
+    tokens: int
+    seconds: float
 
 
 class TrainingRun:
@@ -42,8 +52,13 @@ class TrainingRun:
         self.tracker = MlflowTracker(config, run, say=progress.say) if config.tracking.mlflow else None
         self._last_step = 0
 
-    def train(self, job: TrainingJob, resources: Resources, plan: TrainingPlan, evaluate: Evaluate, score: str) -> str:
-        """Train to the end of the plan; the path of the checkpoint whose `score` on dev is the lowest."""
+    def train(
+        self, job: TrainingJob, resources: Resources, plan: TrainingPlan, evaluate: Evaluate, score: str, banner: Banner
+    ) -> str:
+        """Train to the end of the plan; the path of the checkpoint whose `score` on dev is the lowest.
+
+        `banner`: what is said when the workers have started, from their record of what they compute on.
+        """
         start = self._start()
         first = step_of(start) if start else 0
         self.history.rewind(first)
@@ -60,12 +75,17 @@ class TrainingRun:
             selection.written(first, evaluate=True)
         self.progress.phase("training", total=plan.steps, unit="steps", done=first)
 
+        said: list[str] = []
+
         def on_record(record: Record) -> None:
             if record["kind"] == "checkpoint":
                 self.history.flush()
                 selection.written(record["step"], record["evaluate"])
-            else:
-                self._on_record(record)
+                return
+            if record["kind"] == "started" and not said:
+                said.append(banner(record))
+                self.progress.say(said[0])
+            self._on_record(record)
 
         train_on_cluster(job, resources, self.run.at("ray_train"), on_record)
         best = selection.best()
@@ -95,17 +115,40 @@ class TrainingRun:
         if self.tracker:
             self.tracker.close()
 
-    def _start(self) -> str | None:
-        """The checkpoint to go on from: the newest whose steps are all in the history.
+    @property
+    def totals(self) -> Totals:
+        """Over all steps: what the newest checkpoint says, which is the last step's when training is over.
 
-        Workers that outlive a killed driver for a moment may write later ones, but nobody heard of their steps.
+        The history may lack steps: a crash tears a line, and workers that outlive a killed driver write later checkpoints.
         """
+        newest = latest_checkpoint(self.run.checkpoints_dir)
+        state = read_state(newest) if newest else None
+        if state is None or not state.totals:  # a checkpoint of an older version
+            steps = read_history(self.run.history_path).train
+            sums = {key: sum(record.get(key, 0) for record in steps) for key in ("utterances", "segments", "tokens", "seconds")}
+            return Totals(len(steps), sums["utterances"] or sums["segments"], sums["tokens"], sums["seconds"])
+        rows = state.totals.get("utterances", state.totals.get("segments", 0))
+        return Totals(state.step, int(rows), int(state.totals["tokens"]), state.totals["seconds"])
+
+    def _start(self) -> str | None:
+        """The newest good checkpoint. It stands for itself; steps before it that the history lacks are noted there.
+
+        Raises:
+            UserError: there are checkpoints, and every one is damaged.
+        """
+        path = newest_good(self.run.checkpoints_dir, self._note)
+        step = step_of(path) if path else 0
         recorded = {record["step"] for record in read_history(self.run.history_path).train}
-        for path in reversed(list_checkpoints(self.run.checkpoints_dir)):
-            if recorded.issuperset(range(1, step_of(path) + 1)):
-                return path
-            delete_checkpoint(path)
-        return None
+        missing = sorted(set(range(1, step + 1)) - recorded)
+        if missing:
+            lacks = f"{len(missing)} of the first {step} steps, such as {missing[0]}"
+            self._note(f"the history lacks {lacks}; training goes on from the checkpoint of step {step}")
+        return path
+
+    def _note(self, text: str) -> None:
+        """An event that is both said and recorded."""
+        self.history.record({"kind": "event", "step": self._last_step, "text": text})
+        self.progress.say(text)
 
     def _on_record(self, record: Record) -> None:
         if record["kind"] == "started":
@@ -113,6 +156,8 @@ class TrainingRun:
             return
         if record["kind"] == "stopped":
             record = {"kind": "event", "step": self._last_step, "text": record["reason"]}
+        elif record["kind"] == "event":
+            self.progress.say(record["text"])
         self._last_step = max(self._last_step, record["step"])
         self.history.record(record)
         self.progress.record(record)
@@ -175,41 +220,18 @@ def ids_folder(config: RunConfig, run: RunFolder) -> str | None:
 
 def with_absolute_paths(config: ConfigT) -> ConfigT:
     """Workers run in other folders, so that a relative path would lead elsewhere."""
-    changed: dict[str, Any] = {"output_dir": storage.absolute(config.output_dir)}
-    if isinstance(config, Config):
-        changed["data"] = _absolute(config.data, "cache_dir").model_copy(
-            update={"source": tuple(map(_absolute_source, config.data.source))}
-        )
-        changed["teacher"] = _absolute_if_there(config.teacher, "model")
-        changed["student"] = _absolute_if_there(config.student, "init")
-        changed["evaluation"] = _absolute_if_there(config.evaluation, "vocabulary")
-        if getattr(config.objective, "mlm", None) is not None:
-            mlm = _absolute_if_there(config.objective.mlm, "model")  # type: ignore[union-attr]
-            changed["objective"] = config.objective.model_copy(update={"mlm": mlm})
-    elif isinstance(config, MlmRunConfig):
-        changed["text"] = _absolute(config.text, "cache_dir").model_copy(
-            update={"source": tuple(map(_absolute_source, config.text.source))}
-        )
-        changed["mlm"] = _absolute_if_there(config.mlm, "tokenizer")
-    return config.model_copy(update=changed)
 
+    def absolute(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+        if Mark.PARTS_FILES in marks:
+            return tuple(map(storage.absolute, value))
+        if Mark.PATH in marks:
+            return storage.absolute(value)
+        if Mark.PATH_IF_THERE in marks or any(mark.is_model for mark in marks):
+            # Hub ids and the like stay as they are.
+            return storage.absolute(value) if storage.exists(storage.absolute(value)) else value
+        return value
 
-def _absolute(section: Any, key: str) -> Any:
-    return section.model_copy(update={key: storage.absolute(getattr(section, key))})
-
-
-def _absolute_if_there(section: Any, key: str) -> Any:
-    """Hub ids and words such as `teacher` stay as they are."""
-    value = getattr(section, key, None)
-    return _absolute(section, key) if value is not None and storage.exists(storage.absolute(value)) else section
-
-
-def _absolute_source(source: Any) -> Any:
-    if isinstance(source, DemoSource | TextDemoSource):
-        return source
-    if isinstance(source, HuggingFaceSource | TextHuggingFaceSource):
-        return _absolute_if_there(source, "path")
-    return _absolute(source, "path")
+    return mapped(config, absolute)
 
 
 def _resumed(config: RunConfig) -> RunFolder:
@@ -227,13 +249,16 @@ def _resumed(config: RunConfig) -> RunFolder:
 
 
 def _fixed(config: RunConfig) -> dict[str, Any]:
-    """What must not change. Of models that raykd trains the config's name is enough: the folder of a Ray job moves, and the
-    models themselves are compared by hash."""
-    tree = config.model_dump(mode="json", exclude=_FREE_ON_RESUME)
-    for section in (tree.get("teacher"), tree.get("objective", {}).get("mlm")):
-        if section and section["model"].endswith((".yaml", ".yml")):
-            section["model"] = os.path.basename(section["model"])
-    return tree
+    """What must not change: all that is not marked as free. Of models that raykd trains the config's name is enough: the folder
+    of a Ray job moves, and the models themselves are compared by hash."""
+
+    def kept(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+        if Mark.FREE in marks:
+            return None
+        is_config = any(mark.is_model for mark in marks) and trained_by_raykd(value)
+        return os.path.basename(value) if is_config else value
+
+    return mapped(config, kept).model_dump(mode="json", warnings=False)
 
 
 def _first_difference(before: Any, after: Any, path: str = "") -> str | None:

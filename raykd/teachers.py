@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raykd import __version__, storage
 from raykd.config import Config, RunConfig, load_config, load_mlm_config
-from raykd.config.objective import mlm_of
+from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.data.corpus import Corpus
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import Evaluation, EvaluationRequest, evaluate_model
@@ -31,23 +31,32 @@ def ensure_teacher(config: Config, distil: Distil) -> str:
         UserError: the teacher's config is wrong.
     """
     assert config.teacher is not None
-    if not config.teacher.trained_by_raykd:
-        return config.teacher.model
-    teacher = load_config(config.teacher.model)
+    return _ensure_whisper(config.teacher.model, config, distil) if config.teacher.trained_by_raykd else config.teacher.model
+
+
+def _ensure_whisper(model: str, config: Config, distil: Distil) -> str:
+    teacher = load_config(model)
     teacher = teacher.model_copy(update={"data": _cached_beside(teacher.data, config)})
     return _trained_once(teacher, config, "teachers", distil).student_dir
 
 
-def ensure_mlm(config: Config, progress: Progress) -> str | None:
-    """Folder of the masked language model that teaches, if one does; one named by a raykd config is trained as a teacher is.
+def ensure_models(config: Config, distil: Distil, progress: Progress) -> Config:
+    """The config with the folder of every model that it names by a raykd config; such a model is trained once and kept.
 
     Raises:
-        UserError: the model's config is wrong.
+        UserError: a model's config is wrong.
     """
-    mlm = mlm_of(config.objective)
-    if mlm is None or not mlm.trained_by_raykd:
-        return mlm.model if mlm else None
-    trained = load_mlm_config(mlm.model)
+
+    def folder(key: str, model: Any, marks: tuple[Mark, ...]) -> Any:
+        if not any(mark.is_model for mark in marks) or not trained_by_raykd(model):
+            return model
+        return _ensure_mlm(model, config, progress) if Mark.MLM in marks else _ensure_whisper(model, config, distil)
+
+    return mapped(config, folder)
+
+
+def _ensure_mlm(model: str, config: Config, progress: Progress) -> str:
+    trained = load_mlm_config(model)
     trained = trained.model_copy(update={"text": _cached_beside(trained.text, config)})
     return _trained_once(trained, config, "mlms", lambda mlm, resume: train_mlm(mlm, resume, progress)).mlm_dir
 

@@ -1,10 +1,32 @@
-"""The base of every config section: frozen, typed, and closed to unknown keys."""
+"""The base of every config section: frozen, typed, and closed to unknown keys; and what is said of a key beside its type."""
 
-from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+class Mark(Enum):
+    """What is said of a key beside its type, as `Annotated[str, Mark.PATH]`."""
+
+    FREE = "may differ when a run is resumed: it does not change what is trained on what"
+    PATH = "a path, relative to the current folder"
+    PATH_IF_THERE = "a path where something lies there, else a name such as a hub id"
+    WHISPER = "a Whisper: hub id, folder, or raykd config (.yaml) whose student it is"
+    PARTS_FILES = "files with parts"
+    MLM = "a masked language model: folder, or config of `raykd.train_mlm` (.yaml)"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the value names a model."""
+        return self in {Mark.WHISPER, Mark.MLM}
+
+
+def trained_by_raykd(model: str) -> bool:
+    """Whether a model is named by a raykd config: it is trained first, once, and cached."""
+    return model.endswith((".yaml", ".yml"))
 
 
 class Section(BaseModel):
@@ -30,6 +52,11 @@ class Section(BaseModel):
                     raise wrong(f"must be a number (got {str(value).lower()})", key)
         return values
 
+    @classmethod
+    def choices(cls) -> tuple[type["Section"], ...]:
+        """The sections that may stand where this one is asked for: itself, or each part of a room (`parts.part`)."""
+        return (cls,)
+
 
 def types_in(annotation: Any) -> Iterator[Any]:
     """The plain types of an annotation, through unions, tuples and the like; a literal counts as its values' types."""
@@ -46,3 +73,45 @@ def wrong(message: str, *keys: str | int) -> ValidationError:
     """To raise from a validator of a whole section: what is wrong with the value at `keys` below that section."""
     kind = PydanticCustomError("wrong", "{message}", {"message": message})
     return ValidationError.from_exception_data("config", [InitErrorDetails(type=kind, loc=keys, input=None)])
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+Change = Callable[[str, Any, tuple[Mark, ...]], Any]
+"""(key path such as `teacher.model`, value, its marks) -> the value that takes its place."""
+
+
+def mapped(section: SectionT, change: Change, above: str = "") -> SectionT:
+    """The section with every marked value in it replaced by `change` of it."""
+    changed = {}
+    for key, before in section:
+        path, marks = above + key, marks_of(type(section), key)
+        value = change(path, before, marks) if marks and before is not None else before
+        changed[key] = _mapped_inside(value, change, path)
+    return section.model_copy(update=changed)
+
+
+def _mapped_inside(value: Any, change: Change, path: str) -> Any:
+    if isinstance(value, Section):
+        return mapped(value, change, f"{path}.")
+    if isinstance(value, tuple):
+        return tuple(_mapped_inside(item, change, f"{path}[{number}]") for number, item in enumerate(value))
+    if isinstance(value, Mapping):
+        return {key: _mapped_inside(item, change, f"{path}.{key}") for key, item in value.items()}
+    return value
+
+
+def marked(section: Section) -> list[tuple[str, Any, tuple[Mark, ...]]]:
+    """(key path, value, marks) of every marked value in a section that is not None."""
+    found: list[tuple[str, Any, tuple[Mark, ...]]] = []
+
+    def note(path: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+        found.append((path, value, marks))
+        return value
+
+    mapped(section, note)
+    return found
+
+
+def marks_of(section: type[Section], key: str) -> tuple[Mark, ...]:
+    """The marks of a key."""
+    return tuple(mark for mark in section.model_fields[key].metadata if isinstance(mark, Mark))

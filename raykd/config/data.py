@@ -91,17 +91,6 @@ Source = Annotated[
 ]
 
 
-class SpecAugment(Section):
-    """SpecAugment (Park et al. 2019) on the mel: zeroed bands of mel channels and of frames."""
-
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(15, ge=1)
-    """Widest band, in mel channels."""
-    time_masks: int = Field(2, ge=0)
-    time_width: int = Field(40, ge=1)
-    """Widest band, in frames of 10 ms; never more than a fifth of the utterance."""
-
-
 class Mix(Section):
     """How often each language is drawn in an epoch, by temperature or shares. Without it every utterance is used once."""
 
@@ -140,7 +129,6 @@ class DataConfig(Section):
     max_reject_share: float = Field(0.05, ge=0, le=1)
     """Stop when a larger share of the rows cannot be used."""
     mix: Mix | None = None
-    spec_augment: SpecAugment | None = None
     cache_dir: str = "cache"
     """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
     shard_utterances: int = Field(256, ge=1)

@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from raykd.config.base import Section
+from raykd.config.base import Mark, Section, mapped, trained_by_raykd
 from raykd.config.mistakes import got, mistakes
-from raykd.config.objective import mlm_of
 from raykd.config.root import Config, MlmRunConfig, RunConfig
 from raykd.config.yaml_text import from_yaml, to_yaml
 from raykd.errors import UserError
@@ -37,18 +36,39 @@ def read_config_file(kind: type[RunConfigT], path: str, overrides: Sequence[str]
     Raises:
         UserError: as `load_config`.
     """
-    config = parse(kind, read_yaml(path), path, overrides)
-    if not isinstance(config, Config):
-        return config
-    changed: dict[str, Any] = {}
-    if config.teacher is not None and config.teacher.trained_by_raykd:
-        model = _beside(path, config.teacher.model, "teacher.model")
-        changed["teacher"] = config.teacher.model_copy(update={"model": model})
-    mlm = mlm_of(config.objective)
-    if mlm is not None and mlm.trained_by_raykd:
-        found = mlm.model_copy(update={"model": _beside(path, mlm.model, "objective.mlm")})
-        changed["objective"] = config.objective.model_copy(update={"mlm": found})
-    return config.model_copy(update=changed)
+    tree = read_yaml(path)
+    load_parts(tree, path, overrides)
+    config = parse(kind, tree, path, overrides)
+
+    def found(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+        is_config = any(mark.is_model for mark in marks) and trained_by_raykd(value)
+        return _beside(path, value, key) if is_config else value
+
+    return mapped(config, found)
+
+
+def load_parts(tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -> None:
+    """Make the parts known that installed packages and the files of the key `parts` bring, before anything names one.
+
+    Raises:
+        UserError: a file that is not there, or whose parts cannot be used.
+    """
+    from raykd.parts.outside import load_parts_file
+    from raykd.parts.rooms import add_installed_parts
+
+    try:
+        add_installed_parts()
+    except ValueError as error:
+        raise UserError(f"installed parts: {error}") from None
+    changed = dict(tree)
+    for override in overrides:
+        if override.startswith("parts="):
+            apply_override(changed, override)
+    files = changed.get("parts")
+    for file in files if isinstance(files, list | tuple) else ():
+        if isinstance(file, str):
+            beside = Path(path).parent / file
+            load_parts_file(str(beside) if not Path(file).is_file() and beside.is_file() else file)
 
 
 def read_yaml(path: str) -> dict[str, Any]:

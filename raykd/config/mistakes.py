@@ -143,7 +143,9 @@ def _names_of(section: type[Section]) -> set[Any]:
 
 
 def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    return (kind for kind in types_in(annotation) if isinstance(kind, type) and issubclass(kind, Section))
+    for kind in types_in(annotation):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from kind.choices()
 
 
 def _key_paths(section: type[Section], above: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The teacher and the student."""
+"""Sizes and types of models, for the parts that make them."""
 
 from typing import Annotated, Literal
 
@@ -7,24 +7,6 @@ from pydantic import AfterValidator, Field, model_validator
 from raykd.config.base import Section, wrong
 
 DType = Literal["auto", "float32", "bfloat16"]
-
-
-class TeacherConfig(Section):
-    """The model that teaches."""
-
-    model: str
-    """Hub id such as `openai/whisper-large-v2`, a local folder in Hugging Face format, or a raykd config (`.yaml`, relative to
-    this one) whose student becomes the teacher: it is trained first, once, and cached."""
-    revision: str | None = None
-    dtype: DType = "auto"
-    """Weights' type while teaching; auto: bfloat16 on GPUs that have it, float32 elsewhere."""
-    sharded: bool = False
-    """Spread the teacher's weights over the workers (ZeRO-3 inference) instead of a copy on each."""
-
-    @property
-    def trained_by_raykd(self) -> bool:
-        """Whether `model` is a raykd config."""
-        return self.model.endswith((".yaml", ".yml"))
 
 
 class ScratchConfig(Section):
@@ -57,18 +39,3 @@ Layers = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)],
     AfterValidator(_each_once),
 ]
-
-
-class StudentConfig(Section):
-    """The model that learns: made from the teacher, taken from a hub id or folder, or new."""
-
-    init: str = "teacher"
-    """`teacher`, `scratch`, or a hub id or local folder."""
-    revision: str | None = None
-    encoder_layers: Layers | None = None
-    """With init=teacher: how many teacher layers, evenly spaced with first and last kept, or which (from 0). None: all."""
-    decoder_layers: Layers | None = 2
-    freeze_encoder: bool = True
-    """Keep the encoder as it is; a complete frozen encoder is shared with the teacher's and runs once."""
-    scratch: ScratchConfig = ScratchConfig()
-    gradient_checkpointing: bool = False

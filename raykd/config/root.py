@@ -1,16 +1,23 @@
 """The whole config of a run: distillation of a Whisper, or training of a masked language model."""
 
 import re
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from raykd.config.base import Section, wrong
+from raykd.config.base import Mark, Section, wrong
 from raykd.config.data import DataConfig
 from raykd.config.mlm import MlmConfig
-from raykd.config.models import StudentConfig, TeacherConfig
-from raykd.config.objective import KdRecipe, ObjectiveConfig, needs_teacher
 from raykd.config.text import TextConfig
 from raykd.config.training import ClusterConfig, EvaluationConfig, TrackingConfig, TrainConfig
+from raykd.errors import UserError
+from raykd.parts.inputs.input import Input
+from raykd.parts.recipes.kd import KdRecipe
+from raykd.parts.recipes.recipe import TEACHER, Method, Recipe, named
+from raykd.parts.rooms import ROOMS  # noqa: F401 (fills the rooms)
+from raykd.parts.students.layer_copy import LayerCopy
+from raykd.parts.students.student import Student
+from raykd.parts.targets.whisper import WhisperTarget
 
 
 class RunConfig(Section):
@@ -18,12 +25,13 @@ class RunConfig(Section):
 
     name: str
     """Name of the run and of its folder."""
-    output_dir: str = "runs"
+    output_dir: Annotated[str, Mark.PATH, Mark.FREE] = "runs"
     """Local folder or any pyarrow filesystem (s3://, gs://); shared storage when the run has several nodes."""
     seed: int = Field(0, ge=0)
+    """Of the order of the data, new weights and everything else that is drawn at random."""
     train: TrainConfig
-    tracking: TrackingConfig = TrackingConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    tracking: Annotated[TrackingConfig, Mark.FREE] = TrackingConfig()
+    cluster: Annotated[ClusterConfig, Mark.FREE] = ClusterConfig()
 
     @field_validator("name")
     @classmethod
@@ -38,19 +46,59 @@ class Config(RunConfig):
 
     name: str = "distil"
     """Name of the run and of its folder."""
+    parts: Annotated[tuple[str, ...], Mark.PARTS_FILES, Mark.FREE] = ()
+    """Files with parts of your own (`.py`, local); `--parts FILE` adds one. A resumed run must have the same text."""
     data: DataConfig
-    teacher: TeacherConfig | None = None
-    student: StudentConfig = StudentConfig()
-    objective: ObjectiveConfig = KdRecipe(recipe="kd")
-    evaluation: EvaluationConfig = EvaluationConfig()
+    teacher: WhisperTarget | None = None
+    student: Student = LayerCopy()
+    objective: Recipe = KdRecipe()
+    inputs: tuple[Input, ...] = ()
+    """What is done to the speech that student and teacher hear, in turn; a recipe may add its own."""
+    evaluation: Annotated[EvaluationConfig, Mark.FREE] = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spec_augment_is_an_input(cls, value: Any) -> Any:
+        """`data.spec_augment: {...}` is short for the input."""
+        data = value.get("data") if isinstance(value, dict) else None
+        if not isinstance(data, dict) or "spec_augment" not in data:
+            return value
+        data = dict(data)
+        section = data.pop("spec_augment")
+        inputs = value.get("inputs") or ()
+        if section is not None:
+            inputs = (*inputs, {"kind": "spec_augment", **section} if isinstance(section, dict) else section)
+        return {**value, "data": data, "inputs": inputs}
 
     @model_validator(mode="after")
-    def _teacher_where_needed(self) -> "Config":
-        if self.teacher is None and self.student.init == "teacher":
-            raise wrong("required, because student.init is `teacher`; give teacher.model, or student.init: scratch", "teacher")
-        if self.teacher is None and needs_teacher(self.objective):
-            raise wrong("required by the objective; give teacher.model, or objective.recipe: ce", "teacher")
+    def _targets_are_there(self) -> "Config":
+        if self.teacher is None and self.student.from_teacher:
+            raise wrong(
+                f"required, because student.kind is `{self.student.kind}`; give teacher.model, or student.init: scratch",
+                "teacher",
+            )
+        try:
+            method = self.method
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        try:
+            method.needed(method.terms)
+        except KeyError as error:
+            name = error.args[0]
+            if name == TEACHER:
+                raise wrong("required by the objective; give teacher.model, or objective.recipe: ce", TEACHER) from None
+            known = ", ".join(method.targets) or "none"
+            raise wrong(f"no target is named {name!r}; give it in objective.targets (known: {known})", "objective") from None
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def method(self) -> Method:
+        """All parts of the objective, its terms named, with the teacher among its targets and the config's own inputs."""
+        made = self.objective.method()
+        targets = {**({TEACHER: self.teacher} if self.teacher else {}), **made.targets}
+        return Method(named(made.terms), targets, made.context, (*self.inputs, *made.inputs), made.updates)
 
 
 class MlmRunConfig(RunConfig):

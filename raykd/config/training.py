@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raykd.config.base import Section, wrong
+from raykd.config.base import Mark, Section, wrong
 
 Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
@@ -20,7 +20,7 @@ class TrainConfig(Section):
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(16, ge=1)
     """Utterances in a global batch: over all workers and accumulation steps."""
-    micro_batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Most utterances a worker takes at once; more are accumulated. None: the worker's whole part."""
     lr: float = Field(1e-4, gt=0)
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -32,14 +32,14 @@ class TrainConfig(Section):
     """Gradient norm is cut to this; 0: off."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere. Master weights and optimiser states are float32."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    eval_every: int | None = Field(None, ge=1)
+    zero_stage: Annotated[Literal[0, 1, 2, 3], Mark.FREE] = 1
+    eval_every: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Steps between dev evaluations; None: five times a run. Evaluation always writes a checkpoint first."""
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Steps between checkpoints beside those of evaluations; None: only those."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: Annotated[int, Mark.FREE] = Field(2, ge=1)
     """Newest checkpoints kept; the best one by dev WER is always kept."""
-    record_ids: bool = False
+    record_ids: Annotated[bool, Mark.FREE] = False
     """Write the ids of every trained batch to `<run>/trained_ids/`, to audit which utterances were trained on when."""
 
     @model_validator(mode="after")
@@ -70,7 +70,7 @@ class EvaluationConfig(Section):
     speed_utterances: int = Field(24, ge=1)
     """Utterances timed for each batch size."""
     worst_sentences: int = Field(20, ge=0)
-    vocabulary: str | None = None
+    vocabulary: Annotated[str | None, Mark.PATH_IF_THERE] = None
     """File with one word a line (.txt, .txt.gz), or a folder with a words file (a masked language model's or a text corpus's):
     adds the share of hypothesis words that are not in it."""
     teacher_forced: bool = False

@@ -5,16 +5,14 @@ of the batch, never the model's maximum).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from raykd.config.data import SpecAugment
-from raykd.data.augment import spec_augment
 from raykd.data.corpus import Utterance, utterance_of
 from raykd.data.masking import masked_counts, masked_positions
 from raykd.data.mel import pad_mel
@@ -22,8 +20,12 @@ from raykd.data.mel import pad_mel
 IGNORED_LABEL = -100
 """Label of positions without loss."""
 
-Augment = Callable[[NDArray[np.float32], Utterance], None]
-"""Changes an utterance's window_MF in place."""
+RowKey = tuple[int, int, str]
+"""(seed of the run, epoch, id of the utterance): what random changes of an utterance follow from."""
+RowChange = Callable[[NDArray[np.float32], int, RowKey], None]
+"""Changes an utterance's window_MF in place; the second argument is the number of frames that are not padding."""
+Contexts = Literal["all", "gold", "sampled"]
+"""Utterances by what the decoder reads: any, the labels, or what the student itself has said (`parts.contexts`)."""
 
 
 @dataclass
@@ -41,6 +43,54 @@ class Batch:
     """int64: each sequence without its first token, filled with -100."""
     audio_s: float
     """Seconds of audio."""
+    sampled_B: torch.Tensor | None = None
+    """bool: utterances whose decoder input (and `labels_BU`) is what the student itself has said; None: none is."""
+    teacher_mel_BMF: torch.Tensor | None = None
+    """What the targets hear, where it is another mel than the student's."""
+    valid_N: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """int64: places in the flattened label positions that are no filling. Made from `labels_BU`."""
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What was computed for this batch and may be asked for again, such as encoder states."""
+
+    def __post_init__(self) -> None:
+        if self.valid_N.dtype != torch.int64:
+            self.valid_N = (self.labels_BU.flatten() != IGNORED_LABEL).nonzero().squeeze(1)
+
+    @property
+    def labels_N(self) -> torch.Tensor:
+        """The labels at the valid positions, utterance after utterance."""
+        return self.labels_BU.flatten()[self.valid_N]
+
+    @property
+    def utterance_N(self) -> torch.Tensor:
+        """The row of the batch that each valid position belongs to."""
+        return self.valid_N // self.labels_BU.shape[1]
+
+    def mask_N(self, contexts: Contexts) -> torch.Tensor | None:
+        """bool: which valid positions are in such utterances; None: all of them."""
+        if contexts == "all" or (self.sampled_B is None and contexts == "gold"):
+            return None
+        sampled_B = torch.zeros(len(self.labels_BU), dtype=torch.bool) if self.sampled_B is None else self.sampled_B
+        wanted_B = sampled_B if contexts == "sampled" else ~sampled_B
+        return wanted_B.to(self.valid_N.device)[self.utterance_N]
+
+    def n_valid(self, contexts: Contexts = "all") -> int:
+        """Valid positions in such utterances."""
+        mask_N = self.mask_N(contexts)
+        return len(self.valid_N) if mask_N is None else int(mask_N.sum())
+
+    def changed(self, **fields: Any) -> "Batch":
+        """The batch with other tensors; what was remembered or follows from the labels is made anew."""
+        if "labels_BU" in fields:
+            fields = {"valid_N": torch.empty(0), **fields}
+        return replace(self, memo={}, **fields)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        names = ("mel_BMF", "decoder_input_BU", "labels_BU", "sampled_B", "teacher_mel_BMF", "valid_N")
+        tensors = {name: getattr(self, name) for name in names}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, memo={}, **moved)
 
 
 @dataclass
@@ -55,6 +105,22 @@ class TextBatch:
     """int64: positions of each sequence before the filling."""
     masked_BT: torch.Tensor
     """bool: the positions to be guessed; none in a placeholder."""
+
+    @property
+    def labels_N(self) -> torch.Tensor:
+        """The tokens at the masked positions, segment after segment."""
+        return self.tokens_BT[self.masked_BT]
+
+    def mask_N(self, contexts: Contexts) -> None:
+        """As `Batch.mask_N`: a text is always its own."""
+
+    def n_valid(self, contexts: Contexts = "all") -> int:
+        """Masked positions."""
+        return int(self.masked_BT.sum())
+
+    def to(self, device: torch.device) -> "TextBatch":
+        """The batch on a device."""
+        return TextBatch(self.ids, *(t.to(device) for t in (self.tokens_BT, self.lengths_B, self.masked_BT)))
 
 
 class Collate(Protocol):
@@ -78,18 +144,18 @@ class SpeechCollate:
 
     window_frames: int
     pad_id: int
-    augment: SpecAugment | None
+    changes: tuple[RowChange, ...]
+    """What is done to each utterance in turn, such as SpecAugment."""
     seed: int
 
     def batch(self, rows: list[pa.RecordBatch], epoch: int) -> Batch:
-        """`collate` of the utterances, with masks when SpecAugment is on."""
-
-        def mask(window_MF: NDArray[np.float32], utterance: Utterance) -> None:
-            assert self.augment is not None
-            spec_augment(window_MF, utterance.mel.shape[1], self.augment, (self.seed, epoch, utterance.id))
-
-        utterances = [utterance_of(row) for row in rows]
-        return collate(utterances, self.window_frames, self.pad_id, mask if self.augment else None)
+        """`collate` of the utterances, changed."""
+        batch = collate([utterance_of(row) for row in rows], self.window_frames, self.pad_id)
+        for number, row in enumerate(rows):
+            window_MF, n_frames = batch.mel_BMF[number].numpy(), row.column("n_frames")[0].as_py()
+            for change in self.changes:
+                change(window_MF, n_frames, (self.seed, epoch, batch.ids[number]))
+        return batch
 
     def placeholder(self, row: pa.RecordBatch) -> Batch:
         """`placeholder` of the utterance."""
@@ -135,7 +201,7 @@ class TextCollate:
         )
 
 
-def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int, augment: Augment | None = None) -> Batch:
+def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int) -> Batch:
     """The batch of at least one utterance."""
     longest = max(len(utterance.tokens) for utterance in utterances) - 1
     shape_BMF = (len(utterances), utterances[0].mel.shape[0], window_frames)
@@ -144,8 +210,6 @@ def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int, au
     labels_BU = np.full((len(utterances), longest), IGNORED_LABEL, np.int64)
     for row, utterance in enumerate(utterances):
         pad_mel(utterance.mel, window_frames, out=mel_BMF[row])
-        if augment is not None:
-            augment(mel_BMF[row], utterance)
         length = len(utterance.tokens) - 1
         decoder_input_BU[row, :length] = utterance.tokens[:-1]
         labels_BU[row, :length] = utterance.tokens[1:]

@@ -4,7 +4,7 @@ What is read and what becomes of it says a `Reading`, made by `speech_reading` o
 """
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raykd.config.data import SpecAugment
-from raykd.data.batches import Batch, Collate, SpeechCollate, TextBatch, TextCollate
+from raykd.data.batches import Batch, Collate, RowChange, SpeechCollate, TextBatch, TextCollate
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import Corpus
 from raykd.data.fetch import FetchPlan, fetch_steps
@@ -87,8 +86,8 @@ def speech_reading(
     world: int,
     micro_batches: int,
     speech_format: SpeechFormat,
-    augment: SpecAugment | None,
     seed: int,
+    changes: Sequence[RowChange] = (),
 ) -> Reading:
     """Utterances to `Batch`es.
 
@@ -100,11 +99,11 @@ def speech_reading(
         world: number of workers.
         micro_batches: parts that a worker cuts its share of a global batch into (gradient accumulation).
         speech_format: for the window that mels are padded to.
-        augment: SpecAugment; None: off. Masks follow from (seed, epoch, id).
         seed: the run's.
+        changes: what is done to each utterance, such as SpecAugment.
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
-    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, augment, seed)
+    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, tuple(changes), seed)
     return Reading(plan, collate, row_bytes=2 * speech_format.n_mels * float(corpus.index(split).n_frames.mean()))
 
 

@@ -17,8 +17,8 @@ from transformers import WhisperForConditionalGeneration
 from raykd.data.batches import IGNORED_LABEL
 from raykd.data.text import LabelEncoder
 from raykd.evaluation.scoring import TeacherForced, character_edits, word_edits
-from raykd.objectives.distribution import HeadDistribution
-from raykd.objectives.objective import default_chunk_tokens
+from raykd.parts.distribution import HeadDistribution
+from raykd.training.objective import default_chunk_tokens
 
 
 @torch.inference_mode()

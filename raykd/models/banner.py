@@ -46,6 +46,8 @@ class RunFacts:
     cluster_gpus: int
     workers: int
     zero_stage: int
+    parts: tuple[str, ...]
+    """Files with parts of the user's own."""
     batch_size: int
     accumulation: int
     steps: int
@@ -84,6 +86,7 @@ def banner_text(facts: RunFacts) -> str:
         ("batch", _batch_line(facts)),
         ("length", f"{facts.steps:,} steps, {facts.steps / facts.steps_per_epoch:.1f} epochs of {facts.steps_per_epoch:,}"),
     ]
+    rows += [("parts", f"code of your own from {', '.join(facts.parts)}")] if facts.parts else []
     lines = [f"run {facts.name} -> {facts.folder}"]
     lines += [f"  {subject:<9}{text}" for subject, text in rows]
     lines += [f"  WARNING  {warning}" for warning in slow_paths(facts)]

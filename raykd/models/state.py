@@ -46,3 +46,15 @@ def _digest(tensor: Tensor) -> bytes:
     for chunk in tensor.contiguous().view(-1).split(CHUNK_ELEMENTS):
         digest.update(memoryview(chunk.to("cpu", torch.float32).numpy()))
     return digest.digest()
+
+
+def same_parameters(theirs: nn.Module, ours: nn.Module) -> bool:
+    """Whether two modules have the same parameters: names, shapes and values, ours taken in their type."""
+    theirs_by_name, ours_by_name = dict(theirs.named_parameters()), dict(ours.named_parameters())
+    return theirs_by_name.keys() == ours_by_name.keys() and all(
+        _same(theirs_by_name[name], ours_by_name[name]) for name in theirs_by_name
+    )
+
+
+def _same(theirs: Tensor, ours: Tensor) -> bool:
+    return theirs.shape == ours.shape and torch.equal(theirs, ours.to(theirs.device, theirs.dtype))

@@ -127,6 +127,27 @@ def speech_format(path: str, revision: str | None = None) -> SpeechFormat:
     )
 
 
+def drop_forced_ids(model: WhisperForConditionalGeneration) -> None:
+    """Forced ids fix one language and task; the decoder prompt is given by language instead."""
+    holders: tuple[Any, ...] = (model.config, model.generation_config)
+    for holder in holders:
+        if getattr(holder, "forced_decoder_ids", None) is not None:
+            holder.forced_decoder_ids = None
+
+
+def config_if_here(path: str, revision: str | None) -> WhisperConfig | None:
+    """The config of a model whose tokenizer can be read; None for a remote folder, which is fetched as a whole later.
+
+    Raises:
+        UserError: as `load_processor`.
+    """
+    if is_remote(path):
+        return None
+    path = path.removeprefix("file://")
+    load_processor(path, revision)
+    return read_config(path, revision)
+
+
 def save_whisper(model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str) -> None:
     """Write model, generation config, tokenizer and feature extractor into one folder, local or remote."""
     with local_output(folder) as local, _quiet(local):

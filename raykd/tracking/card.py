@@ -1,13 +1,14 @@
 """The model card of a student: `student/README.md`, with the metadata that the Hugging Face Hub reads."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from raykd import storage
+from raykd.parts.students.student import Student
 from raykd.tracking.metrics import Metrics
 from raykd.tracking.report import TEMPLATES, normalizer_text, objective_text, teacher_name
 from raykd.tracking.run_folder import RunFolder
@@ -40,15 +41,19 @@ def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s
         objective=objective_text(config),
         sources=", ".join(_sources(config)),
         generate=f', generate_kwargs={{"language": "{languages[0]}"}}' if languages and languages != ["en"] else "",
-        start=_start(config),
+        start=_start(_student(config)),
         versions=metrics.versions,
         synthetic=all(source["kind"] == "demo" for source in config["data"]["source"]),
         window_s=window_s,
     )
 
 
+def _student(config: Mapping[str, Any]) -> Student:
+    return TypeAdapter(Student).validate_python(config["student"])
+
+
 def _front_matter(name: str, config: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
-    base = next((model for model in (config["student"]["init"], teacher_name(config)) if is_hub_id(model)), None)
+    base = next((model for model in (_student(config).origin, teacher_name(config)) if is_hub_id(model)), None)
     matter: dict[str, Any] = {"language": list(metrics.student.per_language)}
     if base:
         matter["base_model"] = base
@@ -97,18 +102,10 @@ def _sources(config: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _start(config: Mapping[str, Any]) -> str:
-    student = config["student"]
-    if student["init"] == "scratch":
-        return "random weights"
-    if student["init"] != "teacher":
-        return student["init"] if is_hub_id(student["init"]) else Path(student["init"]).name
-    layers = student["decoder_layers"]
-    decoder = "all decoder layers" if layers is None else f"decoder layers {json.dumps(layers)} of the teacher"
-    if isinstance(layers, int):
-        decoder = f"{layers} evenly spaced decoder {'layer' if layers == 1 else 'layers'} of the teacher"
-    encoder = "its frozen encoder" if student["freeze_encoder"] else "its encoder"
-    return f"{decoder} and {encoder}"
+def _start(student: Student) -> str:
+    """What the student starts from; of a local folder only the last part."""
+    start = student.started_from()
+    return start if is_hub_id(start) or start != student.origin else Path(start).name
 
 
 def is_hub_id(name: str | None) -> bool:

@@ -2,12 +2,18 @@
 
 checkpoints/step-00000100/trainable.safetensors    float32 parameters by their name in the student
                           optimizer.safetensors    Adam's moments by `<name>.<moment>`
-                          state.json               step, hashes; written last: without it there is no checkpoint
+                          parts.safetensors        states of the method's parts, where they have any
+                          state.json               step, totals, hashes, and size and SHA-256 of the other files; written
+                                                   last: without it there is no checkpoint
+                          damaged.txt              why the checkpoint is passed over, where it was found damaged
 """
 
+import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -17,7 +23,9 @@ from raykd.errors import UserError
 
 TRAINABLE = "trainable.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
+_PARTS = "parts.safetensors"
 _STATE = "state.json"
+_DAMAGED = "damaged.txt"
 
 
 @dataclass(frozen=True)
@@ -29,20 +37,43 @@ class CheckpointState:
     frozen_hash: str
     """Of the student's parameters that do not train."""
     teacher_hash: str
+    """Of the weights of all that teaches."""
     corpus_key: str
+    parts_hash: str = ""
+    """Of the files with parts of the user's own."""
+    updates: int | None = None
+    """Updates made: fewer than steps where gradients were not finite. None: as many (checkpoints of older versions)."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Over all steps so far: rows, tokens, seconds."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Size and SHA-256 of the files beside this one."""
 
 
-def write_checkpoint(folder: str, state: CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]) -> str:
+@dataclass(frozen=True)
+class Tensors:
+    """All tensors of a checkpoint, float32 and whole."""
+
+    trainable: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def write_checkpoint(folder: str, state: CheckpointState, tensors: Tensors) -> str:
     """Write the checkpoint of `state.step` into `folder` and return its path. A failed write leaves no checkpoint behind.
 
     Raises:
         OSError: the storage is full or not reachable.
     """
     path = path_of(folder, state.step)
+    contents = {TRAINABLE: tensors.trainable, _OPTIMIZER: tensors.moments, _PARTS: tensors.parts}
+    files = {}
     try:
-        storage.write_bytes(storage.join(path, TRAINABLE), save(trainable))
-        storage.write_bytes(storage.join(path, _OPTIMIZER), save(moments))
-        storage.write_text(storage.join(path, _STATE), json.dumps(asdict(state), indent=1))
+        for name, content in contents.items():
+            if content or name != _PARTS:
+                data = save({key: tensor.contiguous() for key, tensor in content.items()})
+                storage.write_bytes(storage.join(path, name), data)
+                files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        storage.write_text(storage.join(path, _STATE), json.dumps(asdict(replace(state, files=files)), indent=1))
     except OSError:
         delete_checkpoint(path)
         raise
@@ -64,11 +95,64 @@ def read_moments(path: str) -> dict[str, Tensor]:
     return load(storage.read_bytes(storage.join(path, _OPTIMIZER)))
 
 
+def read_parts(path: str) -> dict[str, Tensor]:
+    """States of the method's parts; empty where they have none."""
+    file = storage.join(path, _PARTS)
+    return load(storage.read_bytes(file)) if storage.exists(file) else {}
+
+
+def newest_good(folder: str, say: Callable[[str], None]) -> str | None:
+    """The newest checkpoint whose files are what was written. A damaged one stays where it is, is marked, and passed over.
+
+    Raises:
+        UserError: there are checkpoints, and every one is damaged.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
+        wrong = damage(path)
+        if wrong is None:
+            return path
+        say(f"{path} is damaged ({wrong}) and passed over")
+        storage.write_text(storage.join(path, _DAMAGED), wrong + "\n")
+    if paths or _damaged(folder):
+        raise UserError(
+            f"{folder}: every checkpoint in it is damaged; put good files back and delete {_DAMAGED}, or start a new run"
+        )
+    return None
+
+
+def damage(path: str) -> str | None:
+    """What is wrong with a checkpoint's files; None when they are good.
+
+    A checkpoint of an older version, which has no hashes, is good when its files can be read.
+    """
+    try:
+        state = read_state(path)
+        for name, expected in state.files.items():
+            data = storage.read_bytes(storage.join(path, name))
+            if len(data) != expected["bytes"]:
+                return f"{name} has {len(data)} bytes instead of {expected['bytes']}"
+            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+                return f"{name} is not what was written"
+        if not state.files:
+            read_trainable(path), read_moments(path)
+    except FileNotFoundError as error:
+        return f"{str(error.filename or error).rsplit('/', 1)[-1]} is not there"
+    except Exception as error:  # whatever a reader makes of bytes that are no such file
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _damaged(folder: str) -> bool:
+    return any(storage.exists(storage.join(folder, name, _DAMAGED)) for name in storage.list_dir(folder))
+
+
 def list_checkpoints(folder: str) -> list[str]:
-    """Paths of the complete checkpoints in a folder, oldest first."""
+    """Paths of the complete checkpoints in a folder, oldest first, without those that were found damaged."""
     names = [name for name in storage.list_dir(folder) if re.fullmatch(r"step-\d{8}", name)]
     paths = [storage.join(folder, name) for name in names]
-    return [path for path in paths if storage.exists(storage.join(path, _STATE))]
+    whole = (path for path in paths if storage.exists(storage.join(path, _STATE)))
+    return [path for path in whole if not storage.exists(storage.join(path, _DAMAGED))]
 
 
 def latest_checkpoint(folder: str) -> str | None:
@@ -110,10 +194,11 @@ def check_same_run(found: CheckpointState, expected: CheckpointState, path: str)
     Raises:
         UserError: names what differs.
     """
-    for field, what in (
+    for name, what in (
         ("frozen_hash", "the student's frozen weights"),
         ("teacher_hash", "the teacher"),
+        ("parts_hash", "a file of --parts"),
         ("corpus_key", "the data"),
     ):
-        if getattr(found, field) != getattr(expected, field):
+        if getattr(found, name) != getattr(expected, name):
             raise UserError(f"{path}: {what} changed since this checkpoint was written; start a new run instead of --resume")

@@ -3,7 +3,8 @@
 Parameters and optimiser states are float32 in every stage; bfloat16 is a matter of autocast in the forward pass.
 """
 
-import os
+import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.training import TrainConfig
+from raykd.parts.deepspeed import prepare_deepspeed
 from raykd.training.plan import effective_zero_stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -24,6 +26,8 @@ class Engine:
         import deepspeed
 
         self.zero_stage = effective_zero_stage(config, world)
+        self.updates = 0
+        """Updates made; fewer than global batches where gradients were not finite."""
         self._norm = 0.0
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -41,23 +45,50 @@ class Engine:
         """The module's forward pass, in training mode."""
         return self._engine(*arguments)
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients of `loss`; workers' gradients are averaged, micro-batches' are summed."""
-        self._engine.backward(loss, scale_wrt_gas=False)
+    def backward(self, loss: Tensor, factor: float) -> None:
+        """Accumulate gradients of `factor` times `loss`; workers' gradients are averaged, micro-batches' are summed.
 
-    def step(self, learning_rate: float) -> None:
-        """Count one micro-batch; on the last one of a global batch, update the parameters."""
+        DeepSpeed divides by the number of micro-batches where its module's own output is given (0.19.8, hooks of `forward`), so
+        it is given a product, whatever the factor.
+        """
+        self._engine.backward(loss * factor, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> bool:
+        """Count one micro-batch; on the last one of a global batch, update the parameters. Whether that was done.
+
+        A gradient that is not finite changes nothing, in no stage: neither parameters nor moments.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        if self.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
-            # Without ZeRO, DeepSpeed clips but does not tell the norm.
-            gradients = [p.grad for p in self._optimizer_tensors() if p.grad is not None]
-            self._norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()
+            return False
+        if self.zero_stage == 0:
+            return self._step_without_zero()
+        self._engine.step()  # looks at the norm itself and leaves the update out
+        self._norm = float(self._engine.get_global_grad_norm())
+        return self._count(not self._engine.optimizer.overflow)
+
+    def _step_without_zero(self) -> bool:
+        """Without ZeRO, DeepSpeed clips but neither tells the norm nor looks at it."""
+        gradients = [p.grad for p in self._optimizer_tensors() if p.grad is not None]
+        self._norm = float(torch.nn.utils.get_total_norm(gradients))
+        finite = math.isfinite(self._norm)
+        if not finite:
+            self._engine.set_gradient_accumulation_boundary(False)
         self._engine.step()
+        if not finite:
+            self._engine.set_gradient_accumulation_boundary(None)
+            self._engine.zero_grad()
+        return self._count(finite)
+
+    def _count(self, updated: bool) -> bool:
+        self.updates += updated
+        return updated
 
     def gradient_norm(self) -> float:
-        """Global gradient norm before clipping of the last update."""
-        return self._norm if self.zero_stage == 0 else float(self._engine.get_global_grad_norm())
+        """Global gradient norm before clipping of the last global batch; not finite where the update was left out."""
+        return self._norm if self._norm >= 0 else math.nan  # DeepSpeed says -1
 
     def train(self) -> None:
         """Dropout on."""
@@ -91,13 +122,14 @@ class Engine:
                     )
         return values
 
-    def restore_moments(self, names: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor], step: int) -> None:
-        """Set Adam's moments and step count, as `moments_of` gave them after `step` updates."""
+    def restore_moments(self, names: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor], updates: int) -> None:
+        """Set Adam's moments and step count, as `moments_of` gave them after so many updates."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
+        self.updates = updates
         inner = self._inner_optimizer()
         for state in inner.state.values():
-            state["step"].fill_(float(step))
+            state["step"].fill_(float(updates))
         for name, parameter in names.items():
             for moment in MOMENTS:
                 value = moments[f"{name}.{moment}"].to(self.device)
@@ -133,22 +165,6 @@ class Engine:
         return list(optimizer.single_partition_of_fp32_groups)
 
 
-def prepare_deepspeed() -> None:
-    """Keep DeepSpeed's chatter out of the logs, and keep it from compiling.
-
-    On CPUs it would build a shared-memory all-reduce at first use, which needs a compiler and which only its inference engine
-    calls.
-    """
-    os.environ.setdefault("DS_LOG_LEVEL", "warning")
-    import logging
-
-    import deepspeed
-    from deepspeed.utils import logger
-
-    logger.setLevel(logging.WARNING)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 def _deepspeed_config(config: TrainConfig, zero_stage: int, accumulation: int) -> dict[str, Any]:
     adam = {"lr": config.lr, "betas": list(config.betas), "eps": config.eps, "weight_decay": config.weight_decay}
     return {
@@ -179,3 +195,27 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
 
 def _shape_of(parameter: nn.Parameter) -> torch.Size:
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
+
+
+class WholeCopy:
+    """A copy of a module that ZeRO-3 spreads over the workers, with whole weights as they are now. Made before the engine."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._copy = copy.deepcopy(module)
+        self._updates = -1
+        self.engine: Engine | None = None
+
+    def __call__(self) -> Any:
+        """The copy. Collective: every worker must call it."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        assert self.engine is not None
+        if self._updates != self.engine.updates:
+            self._updates = self.engine.updates
+            theirs = dict(self._module.named_parameters())
+            with torch.no_grad():
+                for name, parameter in self._copy.to(self.engine.device).named_parameters():
+                    if parameter.requires_grad:
+                        parameter.copy_(safe_get_full_fp32_param(theirs[name]).reshape(parameter.shape))
+        return self._copy

@@ -1,27 +1,34 @@
-"""The training loop of one worker: batches in, updates, records and checkpoints out. No Ray and no file formats."""
+"""The training loop of one worker: batches in, updates, records and checkpoints out. No Ray and no file formats.
 
+K terms.
+"""
+
+import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from raykd.config.objective import TermConfig
 from raykd.config.training import TrainConfig
 from raykd.data.stream import StepBatches
-from raykd.objectives.recipes import ResolvedTerm, resolve_terms
+from raykd.parts.clock import Clock
 from raykd.training.engine import Engine
+from raykd.training.method import LiveMethod
+from raykd.training.objective import ActiveTerm
 from raykd.training.plan import TrainingPlan, learning_rate
+from raykd.training.step import Step
 
 Record = dict[str, Any]
-Forward = Callable[[Any, Sequence[ResolvedTerm]], tuple[Tensor, Tensor]]
-"""(micro-batch, terms) -> the sum of the weighted terms over its valid tokens, and each term's own sum: `training.step`."""
+_MOST_SKIPPED = 3
+"""Global batches in a row whose gradient is not finite before training stops."""
 
 
 class NotFiniteError(Exception):
-    """The loss became NaN or infinite. The message says at which step and in which utterances."""
+    """The loss or the gradient became NaN or infinite. The message says at which step and in which utterances."""
 
 
 @dataclass
@@ -29,56 +36,143 @@ class Trainer:
     """A model under training: what one step needs."""
 
     config: TrainConfig
-    terms: tuple[TermConfig, ...]
+    seed: int
+    method: LiveMethod
+    module: Step
     engine: Engine
-    forward: Forward
     unit: str
     """What a row of a batch is: `utterances` or `segments`."""
+    rank: int = 0
     world: int = 1
+    skipped_in_a_row: int = 0
+    events: list[str] = field(default_factory=list)
+    """What happened beside the steps, for the history; whoever writes it there takes it out."""
 
     def step(self, batches: StepBatches, plan: TrainingPlan) -> Record:
         """Train on one global batch and return its record.
 
-        The mean is taken over the valid tokens of the whole global batch, whose count every worker knows beforehand: the
-        engine averages over workers, so each worker's sum is multiplied by their number.
+        Every term's mean is taken over its count in the whole global batch, which all workers know before the first backward
+        pass: the engine averages over workers, so each worker's part is multiplied by their number. The largest count divides
+        last, for all terms, so that gradients are no smaller than need be on the way. Where the gradient is not finite, the
+        update is left out on all workers.
 
         Raises:
-            NotFiniteError: the loss is NaN or infinite; the parameters are then not updated.
+            NotFiniteError: the loss is NaN or infinite, or gradients were so several times in a row.
         """
-        steps, steps_per_epoch = plan.steps, plan.steps_per_epoch
-        terms = resolve_terms(self.terms, batches.step, steps)
-        rate = learning_rate(self.config, batches.step, steps)
-        sums = torch.zeros(len(terms) + 1, dtype=torch.float64)
-        for micro, batch in enumerate(batches.micro):
-            loss_sum, term_sums = self.forward(batch, terms)
-            sums[0] += loss_sum.detach().double().cpu()
-            sums[1:] += term_sums.detach().double().cpu()
-            if micro == len(batches.micro) - 1:
-                means = self._mean_over_workers(sums, batches.global_tokens)
-                if not torch.isfinite(means).all():
-                    raise NotFiniteError(_not_finite(batches, means))
-            self.engine.backward(loss_sum * (self.world / batches.global_tokens))
-            self.engine.step(rate)
+        clock = Clock(batches.step, plan.steps, plan.steps_per_epoch, self.seed)
+        for name in self.method.free_unneeded(clock):
+            self.events.append(f"target `{name}` is not needed any more; its memory is free")
+        terms = self.method.active(clock)
+        micro = [self._prepared(batch, number, terms, clock) for number, batch in enumerate(batches.micro)]
+        counts_K = self._summed([[active.term.count(batch) for active in terms] for batch in micro], len(terms))
+        most = max([1.0, *counts_K.tolist()])
+        terms = [
+            replace(active, share=most / count if count else 0.0)
+            for active, count in zip(terms, counts_K.tolist(), strict=True)
+        ]
+        rate = learning_rate(self.config, batches.step, plan.steps)
+        sums_K = torch.zeros(len(terms), dtype=torch.float64, device=self.engine.device)
+        for number, batch in enumerate(micro):
+            self._seed(clock, number)
+            with self.method.targets(batch, terms) as targets:
+                loss, term_sums_K = self.engine.forward(batch, targets, terms, clock)
+            sums_K += term_sums_K.detach()
+            if number == len(micro) - 1:
+                means = self._means(sums_K, counts_K, terms, batches)
+            self.engine.backward(loss, self.world / most)
+            updated = self.engine.step(rate)
+        self._look_at_gradient(updated, batches)
+        self.method.after_update(clock, means)
+        return self._record(batches, plan, terms, means, rate, updated)
+
+    def _prepared(self, batch: Any, number: int, terms: Sequence[ActiveTerm], clock: Clock) -> Any:
+        self._seed(clock, number, "prepared")
+        return self.method.prepared(batch.to(self.engine.device), terms, clock, self.loss_gradient)
+
+    def loss_gradient(self, batch: Any, terms: Sequence[ActiveTerm], clock: Clock) -> Tensor:
+        """Gradient of the objective's mean over a micro-batch with respect to its mel, without dropout."""
+        mel_BMF = batch.mel_BMF.detach().requires_grad_()
+        probe = batch.changed(mel_BMF=mel_BMF)
+        means = [replace(active, share=1 / max(1, active.term.count(probe))) for active in terms]
+        learner = self.module.learner.current()
+        training = learner.training
+        learner.eval()
+        with self.method.targets(probe, means) as targets, torch.enable_grad():
+            loss = self.module.loss_of(learner, probe, targets, means, clock)
+            (gradient_BMF,) = torch.autograd.grad(loss, mel_BMF)
+        learner.train(training)
+        return gradient_BMF
+
+    def _seed(self, clock: Clock, micro: int, purpose: str = "forward") -> None:
+        """Dropout is a function of (seed, step, micro-batch, rank): a resumed run draws the same, another number of workers
+        draws others.
+        """
+        key = repr((self.seed, clock.step, micro, self.rank, purpose))
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
+
+    def _summed(self, rows: list[list[float]], width: int) -> Tensor:
+        """Sum of rows over micro-batches and workers."""
+        total = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width).sum(0).to(self.engine.device)
+        if self.world > 1:
+            dist.all_reduce(total)
+        return total
+
+    def _means(self, sums_K: Tensor, counts_K: Tensor, terms: Sequence[ActiveTerm], batches: StepBatches) -> dict[str, float]:
+        """Of each term that any token of the global batch counts for; all workers know whether they are finite."""
+        if self.world > 1:
+            dist.all_reduce(sums_K)
+        values = zip(terms, sums_K.tolist(), counts_K.tolist(), strict=True)
+        means = {active.name: total / count for active, total, count in values if count}
+        if not all(map(math.isfinite, means.values())):
+            bad = ", ".join(f"{name} {mean}" for name, mean in means.items())
+            raise NotFiniteError(f"the loss became not finite ({bad}) at step {batches.step + 1}" + self._advice(batches))
+        return means
+
+    def _look_at_gradient(self, updated: bool, batches: StepBatches) -> None:
+        if updated:
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_in_a_row += 1
+        text = f"the gradient of step {batches.step + 1} is not finite, so its update is left out"
+        self.events.append(text + self._of_utterances(batches))
+        if self.skipped_in_a_row == _MOST_SKIPPED:
+            raise NotFiniteError(f"the gradient was not finite in {_MOST_SKIPPED} steps in a row" + self._advice(batches))
+
+    def _advice(self, batches: StepBatches) -> str:
+        return (
+            self._of_utterances(batches)
+            + "; lower train.lr, lengthen train.warmup_steps or set train.clip_norm and start again; checkpoints are kept"
+        )
+
+    def _of_utterances(self, batches: StepBatches) -> str:
+        ids = [utterance for batch in batches.micro for utterance in batch.ids]
+        return f" (worker {self.rank} had {', '.join(ids[:8])})"
+
+    def _record(
+        self,
+        batches: StepBatches,
+        plan: TrainingPlan,
+        terms: Sequence[ActiveTerm],
+        means: dict[str, float],
+        rate: float,
+        updated: bool,
+    ) -> Record:
+        steps_per_epoch = plan.steps_per_epoch
         return {
             "kind": "train",
             "step": batches.step + 1,
-            "steps": steps,
+            "steps": plan.steps,
             "epoch": batches.epoch + (batches.step % steps_per_epoch + 1) / steps_per_epoch,
             "lr": rate,
-            "loss": float(means[0]),
-            "terms": {term.name: float(mean) for term, mean in zip(terms, means[1:], strict=True)},
-            "weights": {term.name: term.weight for term in terms},
+            "loss": sum(active.weight * means.get(active.name, 0.0) for active in terms),
+            "terms": means,
+            "weights": {active.name: active.weight for active in terms},
             "grad_norm": self.engine.gradient_norm(),
+            "precision": str(self.module.head.product_dtype).removeprefix("torch."),
             "tokens": batches.global_tokens,
             self.unit: batches.global_utterances,
+            **({} if updated else {"skipped": True}),
         }
-
-    def _mean_over_workers(self, sums: Tensor, global_tokens: int) -> Tensor:
-        if self.world > 1:
-            on_device = sums.to(self.engine.device)
-            dist.all_reduce(on_device)
-            sums = on_device.cpu()
-        return sums / global_tokens
 
 
 def train(
@@ -99,11 +193,3 @@ def train(
         on_step(record, step_batches)
         if plan.checkpoint_due(record["step"]):
             checkpoint(record["step"])
-
-
-def _not_finite(batches: StepBatches, means: Tensor) -> str:
-    ids = [utterance for batch in batches.micro for utterance in batch.ids]
-    return (
-        f"the loss became {float(means[0])} at step {batches.step + 1} (this worker's utterances: {', '.join(ids[:8])}); "
-        "lower train.lr, lengthen train.warmup_steps or set train.clip_norm and start again; checkpoints are kept"
-    )

@@ -1,31 +1,59 @@
-"""Training of a masked language model on text: what the workers build for it."""
+"""Training of a masked language model on text: what the workers build for it.
+
+Shapes: B segments, T positions, N masked positions, D width, V vocabulary.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from raykd.config.objective import CeRecipe
 from raykd.config.root import MlmRunConfig
+from raykd.data.batches import TextBatch
 from raykd.data.masking import masked_counts
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, text_reading
+from raykd.data.text import LabelEncoder
 from raykd.models.masked_lm import MaskedLm, load_masked_lm
-from raykd.models.precision import compute_dtype
-from raykd.objectives.recipes import terms_of
-from raykd.training.engine import Engine
-from raykd.training.loop import Trainer
-from raykd.training.step import MlmForward, MlmStep
+from raykd.parts.recipes.ce import CeRecipe
+from raykd.parts.recipes.recipe import Method, named
+from raykd.parts.students.learner import Learner
 from raykd.training.worker import TrainingJob
 
 
-@dataclass(frozen=True)
+class MlmLearner(Learner):
+    """The masked language model as the engine takes it."""
+
+    def __init__(self, model: MaskedLm) -> None:
+        super().__init__()
+        self.model = model
+        self.head_VD = model.embedding.weight
+
+    def forward(self, batch: TextBatch, wanted: frozenset[str] = frozenset()) -> tuple[Tensor, dict[str, Any]]:
+        """hidden_ND at the masked positions."""
+        with torch.autocast("cpu", enabled=False):  # many CPUs have no LSTM in bfloat16 and PyTorch fails there
+            states_BTD = self.model(self.model.masked(batch.tokens_BT, batch.masked_BT), batch.lengths_B)
+        return states_BTD[batch.masked_BT], {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlmJob(TrainingJob):
     """Cross-entropy on masked tokens."""
 
     config: MlmRunConfig
     model: str
     """Folder of the model as it was before training."""
+
+    @property
+    def unit(self) -> str:
+        """Rows are segments of text."""
+        return "segments"
+
+    @property
+    def method(self) -> Method:
+        """Cross-entropy."""
+        return Method(terms=named(CeRecipe().method().terms))
 
     def order(self) -> EpochOrder:
         """Segments of the train split; only masked positions have a loss."""
@@ -42,16 +70,11 @@ class MlmJob(TrainingJob):
         """The model as it was before training."""
         return load_masked_lm(self.model)
 
-    def build_trainer(self, model: nn.Module, device: torch.device, world: int, accumulation: int) -> Trainer:
-        """The model on the device, with the same objective head as a student's."""
-        mixed = compute_dtype(self.config.train.precision, device)
+    def learner(self, model: nn.Module) -> MlmLearner:
+        """The model with the same objective head as a student's."""
         assert isinstance(model, MaskedLm)
-        engine = Engine(MlmStep(model).to(device), self.config.train, accumulation, world)
-        return Trainer(
-            config=self.config.train,
-            terms=terms_of(CeRecipe(recipe="ce")),
-            engine=engine,
-            forward=MlmForward(engine, mixed if mixed != torch.float32 else None),
-            unit="segments",
-            world=world,
-        )
+        return MlmLearner(model)
+
+    def labels(self) -> LabelEncoder:
+        """The model's own vocabulary."""
+        return LabelEncoder(self.model)

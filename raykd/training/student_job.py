@@ -1,38 +1,43 @@
-"""Training of a student Whisper on speech: what the workers build for it."""
+"""Training of a student Whisper on speech."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from raykd.config.objective import mlm_of
 from raykd.config.root import Config
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, speech_reading
+from raykd.data.text import LabelEncoder
 from raykd.models.precision import compute_dtype
-from raykd.models.student import freeze, shares_encoder
 from raykd.models.whisper import load_whisper
-from raykd.objectives.recipes import terms_of
-from raykd.training.engine import Engine
-from raykd.training.loop import Trainer
-from raykd.training.mlm_teacher import MlmTeacher, load_mlm_teacher
-from raykd.training.step import FrozenEncoder, StudentForward, StudentStep, Teacher
+from raykd.parts.recipes.recipe import Method
+from raykd.parts.students.learner import WhisperLearner
 from raykd.training.worker import TrainingJob
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudentJob(TrainingJob):
     """Distillation, or fine-tuning where nothing teaches."""
 
     config: Config
+    """Models that raykd trains first are named by their folders."""
     speech_format: SpeechFormat
     student: str
     """Folder of the student as it was before training."""
-    teacher: str | None
-    mlm: str | None = None
-    """Folder of the masked language model that teaches."""
+    encoder_shared: bool = False
+    """Whether the student's frozen encoder is the teacher's: it runs once for both, in the teacher's type."""
+
+    @property
+    def unit(self) -> str:
+        """Rows are utterances."""
+        return "utterances"
+
+    @property
+    def method(self) -> Method:
+        """The config's."""
+        return self.config.method
 
     def order(self) -> EpochOrder:
         """Utterances of the train split, in the config's mix of languages."""
@@ -41,46 +46,25 @@ class StudentJob(TrainingJob):
 
     def reading(self, order: EpochOrder, rank: int, world: int, accumulation: int) -> Reading:
         """Utterances to mel and labels."""
-        augment, seed = self.config.data.spec_augment, self.config.seed
-        return speech_reading(self.corpus, "train", order, rank, world, accumulation, self.speech_format, augment, seed)
+        changes = [one.change_row for one in self.method.inputs if one.changes_rows]
+        seed = self.config.seed
+        return speech_reading(self.corpus, "train", order, rank, world, accumulation, self.speech_format, seed, changes)
 
     def load_model(self) -> nn.Module:
         """The student as it was before training."""
         student = load_whisper(self.student)
-        freeze(student, self.config.student)
-        if self.config.student.gradient_checkpointing:
-            student.gradient_checkpointing_enable({"use_reentrant": False})
+        self.config.student.freeze(student)
         return student
 
-    def build_trainer(self, model: nn.Module, device: torch.device, world: int, accumulation: int) -> Trainer:
-        """Student, teachers and a frozen encoder on the device."""
-        config = self.config
-        student: Any = model
-        mixed = compute_dtype(config.train.precision, device)
-        teacher, shared = None, False
-        if self.teacher is not None and config.teacher is not None:
-            teacher_dtype = compute_dtype(config.teacher.dtype, device)
-            teacher_model = load_whisper(self.teacher, teacher_dtype, config.teacher.revision)
-            shared = shares_encoder(config.student, teacher_model, student)
-            teacher = Teacher(teacher_model, device, config.teacher.sharded)
-        module = StudentStep(student)
-        frozen_encoder = None
-        if module.encoder is None:
-            student.model.encoder.to(device)
-            frozen_encoder = FrozenEncoder(student, teacher, shared, mixed)
-        engine = Engine(module.to(device), config.train, accumulation, world)
-        autocast = mixed if mixed != torch.float32 else None
-        return Trainer(
-            config=config.train,
-            terms=terms_of(config.objective),
-            engine=engine,
-            forward=StudentForward(engine, frozen_encoder, teacher, self._mlm_teacher(device), autocast),
-            unit="utterances",
-            world=world,
-        )
+    def learner(self, model: nn.Module) -> WhisperLearner:
+        """As the student's kind makes it."""
+        return self.config.student.learner(model)  # type: ignore[arg-type]
 
-    def _mlm_teacher(self, device: torch.device) -> MlmTeacher | None:
-        config = mlm_of(self.config.objective)
-        if self.mlm is None or config is None:
-            return None
-        return load_mlm_teacher(self.mlm, config, device)
+    def labels(self) -> LabelEncoder:
+        """The student's vocabulary."""
+        return LabelEncoder(self.student)
+
+    def frozen_dtype(self, device: torch.device) -> torch.dtype:
+        """Of the student's frozen encoder."""
+        teacher = self.config.teacher
+        return compute_dtype(teacher.dtype if teacher and self.encoder_shared else self.config.train.precision, device)

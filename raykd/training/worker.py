@@ -4,7 +4,7 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -16,15 +16,25 @@ from raykd.config.root import RunConfig
 from raykd.data.corpus import Corpus
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, StepBatches
+from raykd.data.text import LabelEncoder
+from raykd.errors import UserError
+from raykd.models.precision import compute_dtype, has_bfloat16
 from raykd.models.state import frozen_names, state_hash
+from raykd.parts.clock import Clock
+from raykd.parts.recipes.recipe import Method
+from raykd.parts.students.learner import Learner
+from raykd.parts.worker import Worker
 from raykd.training import checkpoint as ckpt
+from raykd.training.engine import Engine, WholeCopy
 from raykd.training.loop import NotFiniteError, Record, Trainer, train
-from raykd.training.plan import accumulation_steps, plan_training
+from raykd.training.method import LiveMethod
+from raykd.training.plan import TrainingPlan, accumulation_steps, effective_zero_stage, plan_training
+from raykd.training.step import Step
 
 Emit = Callable[[Record], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingJob(ABC):
     """All that a worker needs to know. It is sent to every worker, so it holds paths, not objects.
 
@@ -38,6 +48,18 @@ class TrainingJob(ABC):
     """Folder where the ids of trained batches are written; None: nowhere."""
     teacher_hash: str
     """Of the weights of all that teaches; empty where nothing does."""
+    parts_hash: str = ""
+    """Of the files of parts that are not raykd's own."""
+
+    @property
+    @abstractmethod
+    def unit(self) -> str:
+        """What a row of the corpus is: `utterances` or `segments`."""
+
+    @property
+    @abstractmethod
+    def method(self) -> Method:
+        """What it is trained towards."""
 
     @abstractmethod
     def order(self) -> EpochOrder:
@@ -52,8 +74,16 @@ class TrainingJob(ABC):
         """The untrained model, float32 on the CPU, its parameters that do not train frozen."""
 
     @abstractmethod
-    def build_trainer(self, model: nn.Module, device: torch.device, world: int, accumulation: int) -> Trainer:
-        """The model in an engine on the device, with all that it learns from."""
+    def learner(self, model: nn.Module) -> Learner:
+        """The model as the engine takes it."""
+
+    @abstractmethod
+    def labels(self) -> LabelEncoder:
+        """The model's vocabulary."""
+
+    def frozen_dtype(self, device: torch.device) -> torch.dtype:
+        """Type of what does not train of the model."""
+        return compute_dtype(self.config.train.precision, device)
 
 
 StepStream = Callable[[Reading, range], Generator[StepBatches, None, None]]
@@ -61,10 +91,13 @@ StepStream = Callable[[Reading, range], Generator[StepBatches, None, None]]
 
 
 def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, stream: StepStream, emit: Emit) -> None:
-    """Train from the newest checkpoint (or the start) to the end of the plan.
+    """Train from the newest good checkpoint (or the start) to the end of the plan.
 
     `emit` gets a record for each step and checkpoint from rank 0; a loss that is not finite or a checkpoint that cannot be
     written ends training with a `stopped` record, because trying again would end the same way.
+
+    Raises:
+        UserError: the checkpoint is of another run, or every one is damaged.
     """
     config = job.config
     torch.manual_seed(config.seed)
@@ -72,44 +105,158 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
     order = job.order()
     plan = plan_training(config.train, order.steps_per_epoch)
     accumulation = accumulation_steps(config.train, world)
-    model = job.load_model()
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    state = ckpt.CheckpointState(
-        step=0,
-        frozen_hash=state_hash(model, frozen_names(model)),
-        teacher_hash=job.teacher_hash,
-        corpus_key=job.corpus.key,
-    )
-    start = ckpt.latest_checkpoint(job.checkpoints)
-    first_step = _load_parameters(start, state, trainable) if start else 0
-    trainer = job.build_trainer(model, device, world, accumulation)
-    if start:
-        trainer.engine.restore_moments(trainable, ckpt.read_moments(start), first_step)
-    emit_here({"kind": "started", "step": first_step, "steps": plan.steps})
-
-    def save(step: int) -> None:
-        parameters = trainer.engine.parameters_of(trainable, keep=rank == 0)
-        moments = trainer.engine.moments_of(trainable, keep=rank == 0)
-        failure = _write(job, replace(state, step=step), parameters, moments) if rank == 0 else None
-        failure = _from_rank_0(failure, world)
-        if failure:
-            raise CheckpointNotWrittenError(failure)
-        emit_here({"kind": "checkpoint", "step": step, "evaluate": plan.evaluation_due(step)})
-
+    run = _Run(job, rank, world, device, plan, accumulation, emit_here)
+    emit_here({"kind": "started", "step": run.state.step, "steps": plan.steps, **_machine(run)})
     clock = _Clock()
 
     def on_step(record: Record, batches: StepBatches) -> None:
         seconds = clock.lap()
-        emit_here({**record, "seconds": seconds, f"{trainer.unit}_per_s": record[trainer.unit] / seconds})
+        run.count(record, seconds)
+        emit_here({**record, "seconds": seconds, f"{job.unit}_per_s": record[job.unit] / seconds})
+        run.tell_events(record["step"])
         if job.trained_ids:
             _record_ids(job.trained_ids, rank, batches)
 
     try:
         reading = job.reading(order, rank, world, accumulation)
-        with closing(stream(reading, range(first_step, plan.steps))) as batches:
-            train(trainer, batches, plan, on_step, save)
+        with closing(stream(reading, range(run.state.step, plan.steps))) as batches:
+            train(run.trainer, batches, plan, on_step, run.save)
     except (NotFiniteError, CheckpointNotWrittenError) as error:
+        run.tell_events(run.state.step)
         emit_here({"kind": "stopped", "reason": str(error)})
+
+
+class _Run:
+    """A job's model, method and engine on one worker, as the newest checkpoint left them."""
+
+    def __init__(
+        self, job: TrainingJob, rank: int, world: int, device: torch.device, plan: TrainingPlan, accumulation: int, emit: Emit
+    ) -> None:
+        self._job, self._rank, self._world, self._plan, self._emit = job, rank, world, plan, emit
+        config = job.config
+        model = job.load_model()
+        self._trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.state = ckpt.CheckpointState(
+            step=0,
+            frozen_hash=state_hash(model, frozen_names(model)),
+            teacher_hash=job.teacher_hash,
+            corpus_key=job.corpus.key,
+            parts_hash=job.parts_hash,
+            updates=0,
+        )
+        start = _from_rank_0(_start_of(job, emit) if rank == 0 else None, world)
+        if start:
+            self.state = _load_parameters(start, self.state, self._trained)
+        learner = job.learner(model)
+        on = Worker(device=device, student=learner, labels=job.labels(), rank=rank, world=world, seed=config.seed)
+        self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
+        self._beside = {
+            f"{place}.{name}": parameter
+            for place, module in self._method.learners().items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        if start:
+            self._restore_parts(ckpt.read_parts(start))
+        learner.settle(device, job.frozen_dtype(device))
+        mixed = compute_dtype(config.train.precision, device)
+        autocast = mixed if mixed != torch.float32 else None
+        whole = None
+        if effective_zero_stage(config.train, world) == 3 and self._method.reads_student:
+            whole = learner.whole = WholeCopy(learner)
+        module = Step(learner, autocast, self._method.learners().values()).to(device)
+        engine = Engine(module, config.train, accumulation, world)
+        if whole:
+            whole.engine = engine
+        if start:
+            updates = self.state.step if self.state.updates is None else self.state.updates
+            engine.restore_moments({**self._trained, **self._beside}, ckpt.read_moments(start), updates)
+        self.trainer = Trainer(config.train, config.seed, self._method, module, engine, job.unit, rank, world)
+
+    def _restore_parts(self, found: dict[str, Tensor]) -> None:
+        """States of the parts, and what they train."""
+        with torch.no_grad():
+            for name, parameter in self._beside.items():
+                parameter.copy_(_of_shape(found.pop(f"{_LEARNER}{name}", None), parameter, name))
+        self._method.restore(found)
+
+    def count(self, record: Record, seconds: float) -> None:
+        """Add a step to the totals, which checkpoints keep: the history may have lost lines."""
+        totals = dict(self.state.totals)
+        for name, value in ((self._job.unit, record[self._job.unit]), ("tokens", record["tokens"]), ("seconds", seconds)):
+            totals[name] = totals.get(name, 0) + value
+        self.state = replace(self.state, step=record["step"], totals=totals, updates=self.trainer.engine.updates)
+
+    def tell_events(self, step: int) -> None:
+        """Send what the trainer noted beside the steps."""
+        events, self.trainer.events = self.trainer.events, []
+        for text in events:
+            self._emit({"kind": "event", "step": step, "text": text})
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of a step.
+
+        Raises:
+            CheckpointNotWrittenError: on every worker, when rank 0 could not.
+        """
+        keep, engine = self._rank == 0, self.trainer.engine
+        both = {**self._trained, **self._beside}
+        parameters = engine.parameters_of(both, keep)
+        moments = engine.moments_of(both, keep)
+        parts = self._method.state()
+        _require_same_keys(parts, self._world)
+        failure = None
+        if keep:
+            beside = {f"{_LEARNER}{name}": parameters.pop(name) for name in self._beside}
+            state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in parts.items()}
+            failure = _write(self._job, self.state, ckpt.Tensors(parameters, moments, {**state, **beside}))
+        failure = _from_rank_0(failure, self._world)
+        if failure:
+            raise CheckpointNotWrittenError(failure)
+        self._emit({"kind": "checkpoint", "step": step, "evaluate": self._plan.evaluation_due(step)})
+
+
+_LEARNER = "learners/"
+"""In front of the names of what parts train, in a checkpoint's states of parts."""
+
+
+def _machine(run: _Run) -> Record:
+    """What this worker computes on, as the banner has it."""
+    device = run.trainer.engine.device
+    module = run.trainer.module
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "precision": str(module.autocast or torch.float32).removeprefix("torch."),
+        "bfloat16": has_bfloat16(device),
+        "zero_stage": run.trainer.engine.zero_stage,
+    }
+
+
+def _start_of(job: TrainingJob, emit: Emit) -> str | None:
+    """The checkpoint to go on from; a damaged one is said to be passed over."""
+    return ckpt.newest_good(job.checkpoints, lambda text: emit({"kind": "event", "step": 0, "text": text}))
+
+
+def _of_shape(value: Tensor | None, parameter: Tensor, name: str) -> Tensor:
+    if value is None or value.shape != parameter.shape:
+        found = "missing" if value is None else f"of shape {list(value.shape)}"
+        raise UserError(f"the checkpoint's {name} is {found}, the model's of shape {list(parameter.shape)}; start a new run")
+    return value
+
+
+def _require_same_keys(state: Mapping[str, Tensor], world: int) -> None:
+    """A part's state has to be the same on every worker, or it would depend on which one wrote it.
+
+    Raises:
+        ValueError: workers give other names or shapes.
+    """
+    if world == 1:
+        return
+    mine = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    all_of_them: list[dict[str, tuple[int, ...]]] = [{} for _ in range(world)]
+    dist.all_gather_object(all_of_them, mine)
+    if any(theirs != mine for theirs in all_of_them):
+        raise ValueError(f"parts gave different states on different workers: {all_of_them}")
 
 
 class _Clock:
@@ -128,25 +275,31 @@ class CheckpointNotWrittenError(Exception):
     """A checkpoint could not be written. The message names the folder, the cause and what is left."""
 
 
-def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: dict[str, nn.Parameter]) -> int:
+def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: dict[str, nn.Parameter]) -> ckpt.CheckpointState:
+    """Lay a checkpoint's parameters over the model's.
+
+    Raises:
+        UserError: it is of another run, or a parameter is missing or has another shape.
+    """
     found = ckpt.read_state(path)
     ckpt.check_same_run(found, expected, path)
     values = ckpt.read_trainable(path)
     with torch.no_grad():
         for name, parameter in trainable.items():
-            parameter.copy_(values[name])
-    return found.step
+            parameter.copy_(_of_shape(values.get(name), parameter, f"{path}: {name}"))
+    return found
 
 
-def _write(
-    job: TrainingJob, state: ckpt.CheckpointState, trainable: dict[str, Tensor], moments: dict[str, Tensor]
-) -> str | None:
+def _write(job: TrainingJob, state: ckpt.CheckpointState, tensors: ckpt.Tensors) -> str | None:
     """Write a checkpoint; why it could not be written, or None."""
+    broken = [name for name, tensor in tensors.trainable.items() if not torch.isfinite(tensor).all()]
+    last = ckpt.latest_checkpoint(job.checkpoints)
+    kept = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
+    if broken:
+        return f"the parameters of step {state.step} are not finite ({broken[0]}), so no checkpoint was written; {kept}"
     try:
-        ckpt.write_checkpoint(job.checkpoints, state, trainable, moments)
+        ckpt.write_checkpoint(job.checkpoints, state, tensors)
     except OSError as error:
-        last = ckpt.latest_checkpoint(job.checkpoints)
-        kept = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
         return (
             f"the checkpoint of step {state.step} could not be written to {job.checkpoints} ({error.strerror or error}); "
             f"{kept}; make room and go on with --resume"

@@ -13,7 +13,6 @@ from raykd.config.data import DataConfig
 from raykd.data.corpus import Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
-from raykd.models.student import build_student
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
 from raykd.training.student_job import StudentJob
 
@@ -68,18 +67,18 @@ def make_job(manifest: Path, tiny_corpus: Corpus, tiny_format: SpeechFormat, tin
                 "teacher": {"model": str(tiny_whisper_dir)},
                 "student": {"decoder_layers": 1, **(student or {})},
                 "objective": {"recipe": "kd"},
-                "train": {"precision": "float32", "steps": 4, "batch_size": 8, "lr": 1e-3, "eval_every": 1000, **train},
+                "train": {"precision": "float32", "steps": 4, "batch_size": 8, "lr": 1e-3, "eps": 1e-6, "eval_every": 1000, **train},
             }
         )
         folder = tmp_path / name / "student_init"
         teacher = load_whisper(str(tiny_whisper_dir))
-        save_whisper(build_student(config.student, teacher, 0), load_processor(str(tiny_whisper_dir)), str(folder))
+        save_whisper(config.student.make(teacher, 0), load_processor(str(tiny_whisper_dir)), str(folder))
         return StudentJob(
             config=config,
             corpus=tiny_corpus,
             speech_format=tiny_format,
             student=str(folder),
-            teacher=str(tiny_whisper_dir),
+            encoder_shared=config.student.freeze_encoder,
             teacher_hash="",
             checkpoints=str(tmp_path / name / "checkpoints"),
             trained_ids=str(tmp_path / name / "trained_ids"),

@@ -1,1 +1,0 @@
-"""What the student is trained to match: token distributions, divergences between them, and their weights over training."""

@@ -1,0 +1,55 @@
+"""A frozen encoder, run once for a batch whoever asks for its states.
+
+Shapes: B utterances, M mel channels, F mel frames, S encoder positions, D width.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from raykd.data.batches import Batch
+from raykd.models.state import same_parameters
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+
+class FrozenEncoder:
+    """The encoder of a teacher, or of a student whose encoder does not train.
+
+    It is no module: the engine does not see, shard or save it.
+    """
+
+    def __init__(self, encoder: nn.Module, settled: bool = False) -> None:
+        """`settled`: it is on its device already."""
+        self.module: Any = encoder.requires_grad_(False).eval()
+        self._settled = settled
+
+    def __deepcopy__(self, memo: Any) -> "FrozenEncoder":
+        """Copies of a student hear with the same encoder."""
+        return self
+
+    def settle(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """Bring it onto a device, the first time."""
+        if not self._settled:
+            self.module.to(device, dtype)
+            self._settled = True
+
+    def is_copy_of(self, teacher: "WhisperForConditionalGeneration") -> bool:
+        """Whether the teacher's encoder is the same, weight by weight in the teacher's type, so that one will do for both."""
+        theirs: Any = teacher.model.encoder
+        same_heads = theirs.config.encoder_attention_heads == self.module.config.encoder_attention_heads
+        return same_heads and same_parameters(theirs, self.module)
+
+    def states(self, batch: Batch, for_targets: bool = False) -> Tensor:
+        """states_BSD in the encoder's type. A gradient flows to a mel that wants one (`parts.inputs`)."""
+        other = for_targets and batch.teacher_mel_BMF is not None
+        key = (id(self.module), other)
+        if key not in batch.memo:
+            mel_BMF = batch.teacher_mel_BMF if other else batch.mel_BMF
+            assert mel_BMF is not None
+            mel_BMF = mel_BMF.to(self.module.conv1.weight.dtype)
+            with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
+                batch.memo[key] = self.module(mel_BMF).last_hidden_state
+        return batch.memo[key]

@@ -1,0 +1,93 @@
+"""A Whisper as the training engine takes it: what trains, and a frozen encoder beside it.
+
+Shapes: B utterances, S encoder positions, U label positions, N valid tokens, D width, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from raykd.data.batches import Batch
+from raykd.parts.encoder import FrozenEncoder
+from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+
+class Learner(nn.Module):
+    """What trains, as the engine takes it: forward(batch, wanted) gives hidden_ND at the valid positions and what is wanted."""
+
+    head_VD: Tensor
+    """The output head."""
+    frozen_encoder: FrozenEncoder | None = None
+    """What it hears with, where that does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: Callable[[], Any] | None = None
+        """Where the engine has spread the weights over the workers: gives a copy that has them all."""
+
+    def current(self) -> Any:
+        """This module with all its weights as they are now, for forward passes outside of the engine.
+
+        Collective under ZeRO 3: every worker must call it.
+        """
+        return self.whole() if self.whole else self
+
+    def settle(self, device: torch.device, frozen_dtype: torch.dtype) -> None:
+        """Bring what does not train onto the device."""
+
+
+class WhisperLearner(Learner):
+    """The part of a student that trains. A frozen encoder stays outside: the engine never sees, shards or saves it."""
+
+    def __init__(self, model: "WhisperForConditionalGeneration") -> None:
+        super().__init__()
+        encoder_trains = any(parameter.requires_grad for parameter in model.model.encoder.parameters())
+        self.encoder: Any = model.model.encoder if encoder_trains else None
+        self.decoder: Any = model.model.decoder
+        self.head_VD = model.proj_out.weight
+        """The output head: one parameter with the token embedding where they are tied."""
+        self.frozen_encoder = None if encoder_trains else FrozenEncoder(model.model.encoder)
+        self.generation = model.generation_config
+        self.config = model.config
+
+    def forward(self, batch: Batch, wanted: frozenset[str] = frozenset()) -> tuple[Tensor, dict[str, Any]]:
+        """hidden_ND at the valid positions, and what is wanted beside them (`parts.outputs.Outputs.auxiliary`)."""
+        states_BSD = self.states(batch)
+        said = self.decoder(
+            input_ids=batch.decoder_input_BU,
+            encoder_hidden_states=states_BSD,
+            use_cache=False,
+            output_hidden_states=HIDDEN_STATES in wanted,
+        )
+        auxiliary = {HIDDEN_STATES: said.hidden_states, ENCODER_STATES: states_BSD}
+        return said.last_hidden_state.flatten(0, 1)[batch.valid_N], auxiliary
+
+    def states(self, batch: Batch) -> Tensor:
+        """states_BSD of the encoder; without autocast in float32, as the decoder's weights."""
+        if self.frozen_encoder is None:
+            return self.encoder(batch.mel_BMF).last_hidden_state
+        states_BSD = self.frozen_encoder.states(batch)
+        return states_BSD if torch.is_autocast_enabled(states_BSD.device.type) else states_BSD.float()
+
+    def settle(self, device: torch.device, frozen_dtype: torch.dtype) -> None:
+        """Bring the frozen encoder onto the device, unless it is a target's."""
+        if self.frozen_encoder is not None:
+            self.frozen_encoder.settle(device, frozen_dtype)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout and without gradients."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)

@@ -1,0 +1,48 @@
+"""Targets: token distributions that the student is measured against."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, ClassVar
+
+from raykd.data.batches import Batch
+from raykd.parts.outputs import Outputs
+from raykd.parts.part import Live, Part, Room
+
+if TYPE_CHECKING:
+    from raykd.parts.worker import Worker
+
+TARGETS_ROOM = Room("targets")
+
+
+class Target(Part):
+    """A distribution over the next token at every valid position of a batch. Teacher and student see the same decoder input."""
+
+    room: ClassVar = TARGETS_ROOM
+    kind: str
+
+    def made_from(self) -> tuple[str, ...]:
+        """Names of other targets that it is made from."""
+        return ()
+
+    @abstractmethod
+    def build(self, on: "Worker") -> "LiveTarget":
+        """The target on a worker's device. Not called when no term will ever ask for it."""
+
+
+class LiveTarget(Live):
+    """A target at work. It is run only for steps at which a term of a weight above 0 asks for it."""
+
+    @abstractmethod
+    def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
+        """What the target says about a micro-batch; constants.
+
+        `wanted` names what terms need beside the distribution. `others`: of the targets that it is made from.
+        """
+
+    def at_hand(self) -> AbstractContextManager[None]:
+        """A context in which the distribution can be read, where that takes communication."""
+        return nullcontext()
+
+    def free(self) -> None:
+        """Give back the memory: no term will ask for it again."""

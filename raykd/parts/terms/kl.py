@@ -1,0 +1,22 @@
+"""Forward Kullback-Leibler divergence. Shapes: N tokens, V vocabulary."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from raykd.parts.terms.term import Chunk, Divergence, add_scaled
+
+
+class Kl(Divergence):
+    """KL(q || p) = sum q (log q - log p), with q the target and p the student. Gradient: p - q."""
+
+    kind: Literal["kl"] = "kl"
+
+    def values_and_gradient(self, at: Chunk, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """See `ClosedForm`."""
+        student, target = self.both(at)
+        values_N = (target.log_NV - student.log_NV).mul_(target.probs).sum(-1)
+        if into_NV is not None:
+            add_scaled(into_NV, student.probs, scale)
+            add_scaled(into_NV, target.probs, -scale)
+        return values_N

@@ -1,0 +1,23 @@
+"""Reverse Kullback-Leibler divergence. Shapes: N tokens, V vocabulary."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from raykd.parts.terms.term import Chunk, Divergence, add_scaled
+
+
+class ReverseKl(Divergence):
+    """KL(p || q) = sum p (log p - log q), with q the target and p the student. Gradient: p (log p - log q - KL)."""
+
+    kind: Literal["reverse_kl"] = "reverse_kl"
+
+    def values_and_gradient(self, at: Chunk, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """See `ClosedForm`."""
+        student, target = self.both(at)
+        share_NV = (student.log_NV - target.log_NV).mul_(student.probs)
+        values_N = share_NV.sum(-1)
+        if into_NV is not None:
+            share_NV.addcmul_(student.probs, values_N[:, None], value=-1)
+            add_scaled(into_NV, share_NV, scale)
+        return values_N

@@ -1,0 +1,199 @@
+"""Terms of an objective: what is measured, over which tokens, with which weight.
+
+A term is a sum and a count. The mean is taken once, over the count of the global batch: all workers, all accumulated
+micro-batches. Sources differ here by factors up to 50 000; a published weight is converted in the recipe that has it.
+
+Shapes: N tokens (of a chunk of a batch's valid tokens), V vocabulary.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+from torch import Tensor
+
+from raykd.config.schedule import ScheduleConfig, Temperature, Weight
+from raykd.data.batches import Contexts
+from raykd.parts.clock import Clock
+from raykd.parts.distribution import TokenDistribution, log_softmax
+from raykd.parts.outputs import Outputs
+from raykd.parts.part import Live, Part, Room
+
+TERMS_ROOM = Room("terms")
+
+
+class Term(Part):
+    """One term of the objective. Derive from `TokenTerm` or `OutputTerm`."""
+
+    room: ClassVar = TERMS_ROOM
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Outputs beside the distribution that the student and the targets must give: `hidden_states`, or what a student names."""
+
+    kind: str
+    name: str | None = None
+    """Name in metrics (letters, digits and `_`); default: `kind`, made unique."""
+    weight: Weight = 1.0
+    """Weight in the objective: a number or a schedule. At 0 the term is not computed."""
+    contexts: Contexts = "all"
+    """Utterances that count, by what the decoder reads: `gold` labels, what the student itself has said (`sampled`), or all."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_metric(cls, name: str | None) -> str | None:
+        if name and not (name.isascii() and name.replace("_", "").isalnum()):
+            raise ValueError(f"must be letters, digits and `_` (got {name!r})")
+        return name
+
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets that it is measured against."""
+        return ()
+
+    def count(self, batch: Any) -> float:
+        """What the sum over a micro-batch is divided by, in part: the global count is the sum over all micro-batches."""
+        return batch.n_valid(self.contexts)
+
+
+class OutputTerm(Term):
+    """A term over what the models give beside their distributions (`needs`), by automatic differentiation."""
+
+    def total(self, student: Outputs, targets: Mapping[str, Outputs], batch: Any, clock: Clock, live: Live | None) -> Tensor:
+        """The sum over a micro-batch, a scalar with its graph; `live` is what `build` gave."""
+        raise NotImplementedError
+
+
+class TokenTerm(Term):
+    """A term over the student's distribution at each valid token. It runs in chunks of tokens.
+
+    Write `values` in plain PyTorch: it is differentiated automatically.
+    """
+
+    student_temperature: Temperature = 1.0
+    """The student's logits are divided by this."""
+    scale_by_temperature: bool = True
+    """Multiply by the student temperature squared, which keeps gradients comparable (Hinton et al. 2015)."""
+
+    def values(self, at: "Chunk") -> Tensor:
+        """values_N of the chunk's tokens, differentiable through `at.student(temperature)`."""
+        raise NotImplementedError
+
+    def token_weights(self, at: "Chunk") -> Tensor | None:
+        """weights_N that the values are multiplied with, constant; None: 1. The count stays the number of tokens."""
+        return None
+
+    def scale(self, clock: Clock) -> float:
+        """What the values are multiplied by: the student temperature squared, or 1."""
+        return clock.at(self.student_temperature) ** 2 if self.scale_by_temperature else 1.0
+
+
+class ClosedForm(TokenTerm):
+    """A token term that knows its gradient. It costs one softmax for all terms of a temperature, where automatic
+    differentiation would keep several tensors for each.
+    """
+
+    def values(self, at: "Chunk") -> Tensor:
+        """The values without the gradient."""
+        return self.values_and_gradient(at, None, 1.0)
+
+    def values_and_gradient(self, at: "Chunk", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """values_N; adds `scale` (a number, or scale_N1) times each value's gradient to `into_NV`.
+
+        The gradient is that with respect to the student's logits divided by its temperature.
+        """
+        raise NotImplementedError
+
+
+class Divergence(ClosedForm):
+    """A divergence between a target's distribution and the student's."""
+
+    target: str = "teacher"
+    """Which distribution: `teacher`, or a name in `objective.targets`."""
+    target_temperature: Temperature = 1.0
+    """The target's logits are divided by this."""
+
+    def targets(self) -> tuple[str, ...]:
+        """The target."""
+        return (self.target,)
+
+    def both(self, at: "Chunk") -> "tuple[LogProbs, LogProbs]":
+        """The student's and the target's distribution, each at its temperature."""
+        return at.student(self.student_temperature), at.target(self.target, self.target_temperature)
+
+
+class LogProbs:
+    """log_NV of a distribution; the probabilities are computed when a term first asks for them."""
+
+    def __init__(self, log_NV: Tensor) -> None:
+        self.log_NV = log_NV
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """The probabilities, of shape NV."""
+        return self.log_NV.exp()
+
+
+class Chunk:
+    """Some of a batch's valid tokens, and everybody's distribution over the next token there."""
+
+    def __init__(
+        self,
+        logits_NV: Tensor,
+        tokens: slice,
+        batch: Any,
+        labels_N: Tensor,
+        targets: Mapping[str, TokenDistribution],
+        clock: Clock,
+    ) -> None:
+        self.tokens, self.batch, self.clock = tokens, batch, clock
+        self.labels_N = labels_N[tokens]
+        """The labels; where the decoder reads what the student has said (`batch.sampled_B`), the student's own next tokens."""
+        self.live: Live | None = None
+        """What the term's `build` gave."""
+        self._logits_NV: Tensor | None = logits_NV
+        self._targets = targets
+        self._memo: dict[tuple[str, float], LogProbs] = {}
+
+    def at(self, number: float | ScheduleConfig) -> float:
+        """The value of a number that may change over training."""
+        return self.clock.at(number)
+
+    def student(self, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
+        """The student's distribution at a temperature."""
+        return self._remembered("", self.at(temperature))
+
+    def target(self, name: str, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
+        """A target's distribution at a temperature; a constant. Name the target in `targets` of the term."""
+        return self._remembered(name, self.at(temperature))
+
+    def with_logits(self, logits_NV: Tensor) -> "Chunk":
+        """The same tokens and targets with other logits of the student."""
+        other = Chunk.__new__(Chunk)
+        other.__dict__.update(self.__dict__)
+        other._logits_NV = logits_NV
+        other._memo = {key: value for key, value in self._memo.items() if key[0]}
+        return other
+
+    def give_up_logits(self) -> Tensor:
+        """The student's logits, whose memory the caller may write into: no other temperature can be asked for."""
+        assert self._logits_NV is not None
+        logits_NV, self._logits_NV = self._logits_NV, None
+        return logits_NV
+
+    def _remembered(self, name: str, temperature: float) -> LogProbs:
+        key = (name, temperature)
+        if key not in self._memo:
+            if name:
+                log_NV = self._targets[name].log_probs(self.tokens, temperature)
+            else:
+                assert self._logits_NV is not None
+                log_NV = log_softmax(self._logits_NV, temperature)
+            self._memo[key] = LogProbs(log_NV)
+        return self._memo[key]
+
+
+def add_scaled(into_NV: Tensor, what_NV: Tensor, scale: float | Tensor) -> None:
+    """into += scale * what, for a number or scale_N1."""
+    if isinstance(scale, Tensor):
+        into_NV.addcmul_(what_NV, scale)
+    else:
+        into_NV.add_(what_NV, alpha=scale)
