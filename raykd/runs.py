@@ -12,6 +12,7 @@ from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.config.load import read_config_file
 from raykd.config.root import MlmRunConfig, RunConfig
 from raykd.errors import RunError, UserError
+from raykd.lease import Owner, leased
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
@@ -187,7 +188,8 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
     A new folder goes away again when a mistake of the user's ends the run before anything was recorded in it.
 
     Raises:
-        UserError: the folder cannot be written or not be seen by all nodes, or there is no run with these settings to resume.
+        UserError: the folder cannot be written or not be seen by all nodes, or the run to resume is not there,
+            has other settings, or is in use.
     """
     _require_shared_storage(config, nodes)
     if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
@@ -200,17 +202,31 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
             f"train.record_ids: lines cannot be added to files in {config.output_dir}; give a local or mounted folder"
         )
     config = with_absolute_paths(config)
-    run = _resumed(config) if resume else RunFolder.create(config)
-    if run.finished:
-        progress.say(f"{run.path} is finished; there is nothing to resume")
-        if config.tracking.mlflow:
-            send_waiting(config, run, progress.say)
+    run = _resumable(config) if resume else RunFolder.create(config)
+    spoilt = False
     try:
-        yield config, run
-    except UserError:
-        if not resume and not run.has("history.jsonl"):
+        with leased(run.path, _in_use(run)):
+            if resume:
+                run.write_text("config.yaml", dump_yaml(config))
+            if run.finished:
+                progress.say(f"{run.path} is finished; there is nothing to resume")
+                if config.tracking.mlflow:
+                    send_waiting(config, run, progress.say)
+            try:
+                yield config, run
+            except UserError:
+                spoilt = not resume and not run.has("history.jsonl")
+                raise
+    finally:
+        if spoilt:  # now that no heartbeat makes the folder anew
             storage.delete_dir(run.path)
-        raise
+
+
+def _in_use(run: RunFolder) -> Callable[[Owner], None]:
+    def refuse(owner: Owner) -> None:
+        raise UserError(f"{run.path}: the run is in use by {owner}; wait for its end or stop it, and then use --resume")
+
+    return refuse
 
 
 def ids_folder(config: RunConfig, run: RunFolder) -> str | None:
@@ -234,7 +250,12 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
     return mapped(config, absolute)
 
 
-def _resumed(config: RunConfig) -> RunFolder:
+def _resumable(config: RunConfig) -> RunFolder:
+    """The run to go on with, when nothing differs that must not.
+
+    Raises:
+        UserError: there is none, or a key that must stay has another value.
+    """
     run = RunFolder.latest(config.output_dir, config.name)
     with storage.local_copy(run.path) as folder:
         before = read_config_file(type(config), f"{folder}/config.yaml")
@@ -244,7 +265,6 @@ def _resumed(config: RunConfig) -> RunFolder:
             f"{difference}: differs from the run to resume ({run.config_path}); "
             "give the same value, or start a new run without --resume"
         )
-    run.write_text("config.yaml", dump_yaml(config))
     return run
 
 

@@ -1,15 +1,22 @@
 """Files on local disk or on any pyarrow filesystem (s3://, gs://), addressed by one path string."""
 
+import itertools
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote
 
 from pyarrow import fs
 
 from raykd.errors import UserError
+
+_SETTLE_S = 1.0
+"""Seconds until others that create the same remote file have written theirs (`create_new`)."""
 
 
 def is_remote(path: str) -> bool:
@@ -26,9 +33,22 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     if "://" not in path:
         return fs.LocalFileSystem(), os.path.abspath(path)
     try:
-        return fs.FileSystem.from_uri(path)
+        if not is_remote(path):
+            return fs.FileSystem.from_uri(path)
+        scheme, _, rest = path.partition("://")
+        location, _, query = rest.partition("?")
+        bucket, _, inner = location.partition("/")
+        filesystem, top = _client(scheme, bucket, query)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be opened as a filesystem ({error})") from None
+    inner = inner.strip("/") if scheme.startswith("fsspec+") else unquote(inner.strip("/"))  # as `from_uri` does
+    return filesystem, f"{top.rstrip('/')}/{inner}" if inner else top
+
+
+@lru_cache(maxsize=64)
+def _client(scheme: str, bucket: str, query: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a bucket and its path in it, made once: a new client looks up region and credentials again."""
+    return fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
 
 
 def absolute(path: str) -> str:
@@ -89,6 +109,67 @@ def write_bytes(path: str, data: bytes) -> None:
 def write_text(path: str, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def create_new(path: str, data: bytes) -> bool:
+    """Create a file that is not there yet; False when it is.
+
+    Local: exactly one of several that try succeeds. Remote: the file is written and read back a second later; the last writer's
+    content stays, so that the others get False, unless one was held up for longer between looking and writing.
+    """
+    filesystem, inner = filesystem_of(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        os.makedirs(os.path.dirname(inner), exist_ok=True)
+        try:
+            with open(inner, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+    if exists(path):
+        return False
+    write_bytes(path, data)
+    time.sleep(_SETTLE_S)
+    return exists(path) and read_bytes(path) == data
+
+
+def modified_s(path: str) -> float | None:
+    """When a file was last written, in seconds since 1970; 0 where the filesystem cannot tell, None when it is not there."""
+    filesystem, inner = filesystem_of(path)
+    info = filesystem.get_file_info(inner)
+    return None if info.type == fs.FileType.NotFound else (info.mtime_ns or 0) / 1e9
+
+
+def sizes_in(folder: str) -> dict[str, int]:
+    """Name and size in bytes of each file in a folder; empty when there is no such folder."""
+    filesystem, inner = filesystem_of(folder)
+    infos = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
+
+
+def delete_file(path: str) -> None:
+    """Remove a file; nothing happens when it is not there."""
+    filesystem, inner = filesystem_of(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.NotFound:
+        return
+    with suppress(FileNotFoundError):  # another was quicker
+        filesystem.delete_file(inner)
+
+
+def set_aside(folder: str) -> str | None:
+    """Move a damaged folder to `<folder>.damaged-N` and return that; a remote one, which would be copied, is deleted."""
+    if is_remote(folder):
+        delete_dir(folder)
+        return None
+    for number in itertools.count(1):
+        aside = f"{folder.rstrip('/')}.damaged-{number}"
+        if not exists(aside):
+            break
+    try:
+        os.rename(filesystem_of(folder)[1], filesystem_of(aside)[1])
+    except FileNotFoundError:  # another set it aside
+        return None
+    return aside
 
 
 def delete_dir(path: str) -> None:

@@ -3,41 +3,51 @@
 import hashlib
 import io
 import json
+import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
 from raykd import __version__, storage
-from raykd.config import Config, RunConfig, load_config, load_mlm_config
+from raykd.config import Config, MlmRunConfig, RunConfig, load_config, load_mlm_config
 from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.data.corpus import Corpus
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import Evaluation, EvaluationRequest, evaluate_model
 from raykd.evaluation.vocabulary import Vocabulary
+from raykd.lease import Owner, leased
 from raykd.mlm_training import train_mlm
 from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
 
+_LOOK_AGAIN_S = 2.0
+"""Seconds until a run looks again whether the model that another one trains is there."""
+_log = logging.getLogger(__name__)
+
 Distil = Callable[[Config, bool], RunFolder]
 """(config, resume) -> the finished run."""
+Say = Callable[[str], None]
+"""Tells the user a line."""
 RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 
 
-def ensure_teacher(config: Config, distil: Distil) -> str:
+def ensure_teacher(config: Config, distil: Distil, say: Say = _log.warning) -> str:
     """Hub id or folder of the teacher. A teacher named by a raykd config is trained once and kept in `data.cache_dir`.
 
     Raises:
         UserError: the teacher's config is wrong.
     """
     assert config.teacher is not None
-    return _ensure_whisper(config.teacher.model, config, distil) if config.teacher.trained_by_raykd else config.teacher.model
+    model = config.teacher.model
+    return _ensure_whisper(model, config, distil, say) if config.teacher.trained_by_raykd else model
 
 
-def _ensure_whisper(model: str, config: Config, distil: Distil) -> str:
+def _ensure_whisper(model: str, config: Config, distil: Distil, say: Say) -> str:
     teacher = load_config(model)
     teacher = teacher.model_copy(update={"data": _cached_beside(teacher.data, config)})
-    return _trained_once(teacher, config, "teachers", distil).student_dir
+    return _trained_once(teacher, config, "teachers", distil, say).student_dir
 
 
 def ensure_models(config: Config, distil: Distil, progress: Progress) -> Config:
@@ -50,7 +60,9 @@ def ensure_models(config: Config, distil: Distil, progress: Progress) -> Config:
     def folder(key: str, model: Any, marks: tuple[Mark, ...]) -> Any:
         if not any(mark.is_model for mark in marks) or not trained_by_raykd(model):
             return model
-        return _ensure_mlm(model, config, progress) if Mark.MLM in marks else _ensure_whisper(model, config, distil)
+        if Mark.MLM in marks:
+            return _ensure_mlm(model, config, progress)
+        return _ensure_whisper(model, config, distil, progress.say)
 
     return mapped(config, folder)
 
@@ -58,24 +70,46 @@ def ensure_models(config: Config, distil: Distil, progress: Progress) -> Config:
 def _ensure_mlm(model: str, config: Config, progress: Progress) -> str:
     trained = load_mlm_config(model)
     trained = trained.model_copy(update={"text": _cached_beside(trained.text, config)})
-    return _trained_once(trained, config, "mlms", lambda mlm, resume: train_mlm(mlm, resume, progress)).mlm_dir
+
+    def train(mlm: MlmRunConfig, resume: bool) -> RunFolder:
+        return train_mlm(mlm, resume, progress)
+
+    return _trained_once(trained, config, "mlms", train, progress.say).mlm_dir
 
 
 def _cached_beside(section: Any, config: Config) -> Any:
     return section.model_copy(update={"cache_dir": config.data.cache_dir})
 
 
-def _trained_once(teacher: RunConfigT, config: Config, kind: str, train: Callable[[RunConfigT, bool], RunFolder]) -> RunFolder:
-    """The finished run of a teacher's config, on the machines of the run that it teaches."""
+def _trained_once(
+    teacher: RunConfigT, config: Config, kind: str, train: Callable[[RunConfigT, bool], RunFolder], say: Say
+) -> RunFolder:
+    """The finished run of a teacher's config, on the machines of the run that it teaches.
+
+    Of several runs that want it at once one trains it; the others wait, and one of them goes on with it should that one die.
+    """
     folder = storage.join(config.data.cache_dir, kind, f"{teacher.name}-{_key(teacher)}")
     tracking = config.tracking.model_copy(update={"log_model": False})
     teacher = teacher.model_copy(update={"output_dir": folder, "tracking": tracking, "cluster": config.cluster})
-    begun = storage.list_dir(folder)
-    if begun:
-        run = RunFolder.latest(folder, teacher.name)
-        if run.finished:
-            return run
-    return train(teacher, bool(begun))
+    run = RunFolder.find(folder, teacher.name)
+    if run is not None and run.finished:
+        return run
+    with leased(folder, _waiting(teacher.name, folder, say)):
+        run = RunFolder.find(folder, teacher.name)
+        return run if run is not None and run.finished else train(teacher, run is not None)
+
+
+def _waiting(name: str, folder: str, say: Say) -> Callable[[Owner], None]:
+    """What a run does while another one trains the model that both want."""
+    said: list[Owner] = []
+
+    def wait(owner: Owner) -> None:
+        if not said:
+            said.append(owner)
+            say(f"{name} is being trained by another run ({owner}) in {folder}; waiting for it")
+        time.sleep(_LOOK_AGAIN_S)
+
+    return wait
 
 
 def evaluate_teacher(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from pyarrow import fs
 from raykd import storage
 from raykd.config import RunConfig, dump_yaml
 from raykd.errors import UserError
+
+_CLAIM = "claim"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class RunFolder:
                 if _make_new_dir(path):
                     run = cls(path)
                     run.write_text("config.yaml", dump_yaml(config))
+                    storage.delete_file(run.at(_CLAIM))
                     return run
             except OSError as error:
                 reason = error.strerror or str(error)
@@ -49,17 +53,23 @@ class RunFolder:
         Raises:
             UserError: there is no run of that name.
         """
+        run = cls.find(output_dir, name)
+        if run is None:
+            raise UserError(f"output_dir: {output_dir} has no run named {name} to resume; start it without --resume")
+        return run
+
+    @classmethod
+    def find(cls, output_dir: str, name: str) -> "RunFolder | None":
+        """As `latest`, or None. A folder without a config that can be read is no run: it was left before the run began."""
         pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
         numbers = {}
         for folder in storage.list_dir(output_dir):
             if match := pattern.fullmatch(folder):
                 run = cls(storage.join(output_dir, folder))
-                if run.has("config.yaml") and yaml.safe_load(run.read_text("config.yaml")).get("name") == name:
+                if _configured_name(run) == name:
                     numbers[run] = int(match[1] or 1)
-        if not numbers:
-            raise UserError(f"output_dir: {output_dir} has no run named {name} to resume; start it without --resume")
         newest_first = sorted(numbers, key=lambda run: -numbers[run])
-        return next((run for run in newest_first if not run.finished), newest_first[0])
+        return next((run for run in newest_first if not run.finished), newest_first[0] if newest_first else None)
 
     @property
     def name(self) -> str:
@@ -146,14 +156,27 @@ class RunFolder:
         return json.loads(self.read_text(relative)) if self.has(relative) else None
 
 
+def _configured_name(run: RunFolder) -> str | None:
+    """The run's name in its config; None without a readable config."""
+    if not run.has("config.yaml"):
+        return None
+    try:
+        config = yaml.safe_load(run.read_text("config.yaml"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return config.get("name") if isinstance(config, dict) else None
+
+
 def _make_new_dir(path: str) -> bool:
-    """Create a folder; False when one with something in it is there already."""
+    """Create a folder; False when one with something in it is there already.
+
+    A remote folder exists by what lies in it: `_CLAIM` until the run's config is there.
+    """
     filesystem, inner = storage.filesystem_of(path)
     if not isinstance(filesystem, fs.LocalFileSystem):
         if filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True)):
             return False
-        filesystem.create_dir(inner, recursive=True)
-        return True
+        return storage.create_new(storage.join(path, _CLAIM), uuid.uuid4().bytes)
     os.makedirs(os.path.dirname(inner), exist_ok=True)
     try:
         os.mkdir(inner)

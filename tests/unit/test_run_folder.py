@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raykd import storage
 from raykd.config import load_config
 from raykd.errors import UserError
 from raykd.tracking.run_folder import RunFolder
@@ -40,6 +41,9 @@ def test_resume_leaves_another_runs_folder_alone(tmp_path: Path) -> None:
     mine = RunFolder.create(example_config(tmp_path))
     RunFolder.create(example_config(tmp_path, name="example-2"))
     (tmp_path / "example-3").mkdir()
+    for number, text in ((4, "name: [example"), (5, "example"), (6, "\x00")):
+        (tmp_path / f"example-{number}").mkdir()
+        (tmp_path / f"example-{number}" / "config.yaml").write_text(text)
     assert RunFolder.latest(str(tmp_path), "example") == mine
 
 
@@ -61,10 +65,12 @@ def test_config_in_the_folder_is_resolved(tmp_path: Path) -> None:
     assert run.evaluation_path("teacher", "test") == f"{tmp_path}/example/evaluation/teacher-test.parquet"
 
 
-def test_a_run_folder_may_be_remote() -> None:
+def test_a_run_folder_may_be_remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_SETTLE_S", 0.01)
     config = example_config("fsspec+memory://run-folder-test/runs")
     first, second = RunFolder.create(config), RunFolder.create(config)
     assert (first.path, second.path) == tuple(f"fsspec+memory://run-folder-test/runs/example{number}" for number in ("", "-2"))
+    assert storage.list_dir(first.path) == ["config.yaml"]
     second.write_text("metrics.json", "{}")
     second.write_text("report.html", "")
     assert RunFolder.latest(config.output_dir, "example") == first
