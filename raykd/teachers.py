@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd import __version__, storage
@@ -122,14 +123,30 @@ def evaluate_teacher(
     key = _hash([model_hash, corpus.key, split, settings, words, __version__])
     folder = storage.join(config.data.cache_dir, "evaluations", key)
     rows_path, summary_path = storage.join(folder, "rows.parquet"), storage.join(folder, "summary.json")
-    if storage.exists(summary_path):
-        rows = pq.read_table(io.BytesIO(storage.read_bytes(rows_path)))
-        return Evaluation(rows, json.loads(storage.read_bytes(summary_path)))
+    kept = _kept_scores(rows_path, summary_path)
+    if kept is not None:
+        return kept
     request = EvaluationRequest(ModelChoice(model, config.teacher.revision), corpus, split, config.evaluation)
     evaluation = evaluate_model(request, gpus_per_worker=gpus_per_worker)
     evaluation.save_rows(rows_path)
     evaluation.save_summary(summary_path)
     return evaluation
+
+
+def _kept_scores(rows_path: str, summary_path: str) -> Evaluation | None:
+    """The scores of an earlier run; None when there are none or they cannot be read: they are computed again then."""
+    if not storage.exists(summary_path):
+        return None
+    try:
+        rows = pq.read_table(io.BytesIO(storage.read_bytes(rows_path)))
+        summary = json.loads(storage.read_bytes(summary_path))
+        if not isinstance(summary, dict) or not {"split", "wer"} <= summary.keys() or "wer" not in rows.column_names:
+            raise ValueError("scores are missing")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        _log.warning("%s: damaged (%s); the teacher is scored again", summary_path.rpartition("/")[0], reason)
+        return None
+    return Evaluation(rows, summary)
 
 
 def _key(config: RunConfig) -> str:

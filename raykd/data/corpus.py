@@ -6,12 +6,13 @@ A corpus is a folder on any pyarrow filesystem:
   utterance, or some hundred segments), so that a row is found in O(1);
 - `index.parquet`: one row an utterance or segment, sorted by id;
 - `rejects.parquet`: the rows that could not be used, with reason;
-- `corpus.json`: counts and what the corpus was made from. It is written last; a folder without it is no corpus.
+- `corpus.json`: counts, what the corpus was made from and sizes of files. It is written last; a folder without it is no corpus.
 
 Shapes: M mel channels, F frames.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -45,8 +46,11 @@ SHARD_SCHEMA = pa.schema(
 )
 TEXT_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int32()))])
 """Shards of a text corpus."""
+_SUMMARY_KEYS = {"key", "splits", "rejected", "rejects", "pad_id"}
+"""What is read from every summary."""
 _OPEN_SHARDS = 64
 """Shards kept open in a process."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,11 +183,65 @@ class Corpus:
 
 
 def open_corpus(path: str) -> Corpus | None:
-    """The finished corpus in a folder, or None when there is none."""
+    """The finished corpus in a folder, or None when there is none. A damaged one is set aside, with a warning, and is none.
+
+    Raises:
+        UserError: what is there cannot be read or moved now, be it damaged or not.
+    """
     summary_path = storage.join(path, SUMMARY_FILE)
-    if not storage.exists(summary_path):
-        return None
-    return Corpus(path, json.loads(storage.read_bytes(summary_path)))
+    try:
+        if not storage.exists(summary_path):
+            return None
+        try:
+            summary = json.loads(storage.read_bytes(summary_path))
+            _verify(path, summary)
+        except (FileNotFoundError, ValueError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            aside = storage.set_aside(path)
+            _log.warning("%s: damaged (%s); %s and made again", path, reason, f"kept as {aside}" if aside else "removed")
+            return None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot be read ({reason}); check its permissions and try again") from None
+    return Corpus(path, summary)
+
+
+def file_sizes(path: str, index: pa.Table) -> dict[str, int]:
+    """Size in bytes of each file of a corpus whose content its key decides; they are kept in the summary as `files`."""
+    names = {*pc.unique(index.column("shard")).to_pylist(), WORDS_FILE}
+    return {name: size for name, size in sorted(storage.sizes_in(path).items()) if name in names}
+
+
+def _verify(path: str, summary: Any) -> None:
+    """Look at everything in a corpus but the rows themselves.
+
+    Raises:
+        ValueError: something is missing, or is not what the summary says.
+        pa.ArrowException: the index or the rejects are damaged.
+    """
+    lacking = _SUMMARY_KEYS - summary.keys() if isinstance(summary, dict) else _SUMMARY_KEYS
+    if lacking:
+        raise ValueError(f"{SUMMARY_FILE} has no {', '.join(sorted(lacking))}")
+    index = _parsed(path, INDEX_FILE)
+    _parsed(path, REJECTS_FILE)
+    rows = summary.get("utterances", summary.get("segments"))
+    if index.num_rows != rows:
+        raise ValueError(f"{INDEX_FILE} has {index.num_rows} rows, and {SUMMARY_FILE} says {rows}")
+    found = storage.sizes_in(path)
+    sizes = summary.get("files", {})
+    for name in {*pc.unique(index.column("shard")).to_pylist(), *sizes}:
+        size = sizes.get(name)  # a corpus of an older version has none
+        if not found.get(name) or size not in (None, found[name]):
+            raise ValueError(f"{name} has {found.get(name, 0)} bytes" + (f" instead of {size}" if size else ""))
+
+
+def _parsed(path: str, name: str) -> pa.Table:
+    """A table of a corpus. Its bytes are read first: what fails then is the file, and no filesystem."""
+    data = storage.read_bytes(storage.join(path, name))
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except OSError as error:  # so says pyarrow of a damaged page
+        raise ValueError(f"{name}: {error}") from None
 
 
 def write_parquet(table: pa.Table, path: str) -> None:

@@ -14,7 +14,7 @@ import ray
 from raykd import storage
 from raykd.config.data import DataConfig
 from raykd.data.context import ray_data_settings
-from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, open_corpus, write_parquet
+from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, file_sizes, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
 from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, check_rejects, count_reasons
 from raykd.data.shards import OUTCOME_SCHEMA, ShardMaker
@@ -156,6 +156,7 @@ def commit(
         "n_mels": speech_format.n_mels,
         "window_frames": speech_format.window_frames,
         "sources": [source.model_dump(mode="json") for source in config.source],
+        "files": file_sizes(path, index),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
     storage.write_text(storage.join(path, SUMMARY_FILE), json.dumps(summary, indent=2, ensure_ascii=False))

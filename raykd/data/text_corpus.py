@@ -19,7 +19,16 @@ import pyarrow.compute as pc
 from raykd import storage
 from raykd.config.text import TextConfig
 from raykd.data.context import ray_data_settings
-from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, TEXT_SCHEMA, Corpus, open_corpus, write_parquet
+from raykd.data.corpus import (
+    INDEX_FILE,
+    REJECTS_FILE,
+    SUMMARY_FILE,
+    TEXT_SCHEMA,
+    Corpus,
+    file_sizes,
+    open_corpus,
+    write_parquet,
+)
 from raykd.data.languages import configured_language
 from raykd.data.prepare import Progress, corpus_path, make_corpus_dir, tables_of
 from raykd.data.rejects import check_rejects
@@ -210,6 +219,7 @@ def _commit(
         "pad_id": encoder.pad_id,
         "rows_per_batch": ROWS_PER_BATCH,
         "sources": [source.model_dump(mode="json") for source in config.source],
+        "files": file_sizes(path, index),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
     storage.write_text(storage.join(path, SUMMARY_FILE), json.dumps(summary, indent=2, ensure_ascii=False))

@@ -45,7 +45,9 @@ def dead_pid() -> int:
 
 def test_the_second_run_waits_for_the_teacher_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "_LOOK_AGAIN_S", 0.01)
-    config, said, found = student_of(tmp_path), [], []  # type: ignore[var-annotated]
+    config = student_of(tmp_path)
+    said: list[str] = []
+    found: list[str] = []
     waits = threading.Event()
 
     def say(line: str) -> None:
@@ -134,7 +136,9 @@ def test_a_lease_cut_off_while_it_was_written_is_a_live_one_for_a_while(tmp_path
 def test_of_many_that_take_over_one_succeeds(tmp_path: Path) -> None:
     for _ in range(20):
         leave_lease(tmp_path, heartbeat=0.0)
-        inside, most, barrier = [], [], threading.Barrier(8)  # type: ignore[var-annotated]
+        inside: list[int] = []
+        most: list[int] = []
+        barrier = threading.Barrier(8)
 
         def work(barrier: threading.Barrier = barrier, inside: list[int] = inside, most: list[int] = most) -> None:
             barrier.wait()
