@@ -10,6 +10,7 @@ from raykd.config.text import TextConfig
 from raykd.data.demo.corpus import check_source
 from raykd.data.languages import configured_language
 from raykd.data.sources import source_parts
+from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.text_sources import text_parts
 from raykd.errors import UserError
 from raykd.evaluation.vocabulary import Vocabulary
@@ -73,13 +74,13 @@ def check_mlm_run(config: MlmRunConfig, resume: bool) -> None:
 
 
 def check_sources(config: DataConfig) -> None:
-    """List the sources on this machine; listing a bucket may take minutes, and is left to the preparation.
+    """List the sources on this machine; listing all of a bucket may take minutes, and is left to the preparation.
 
     Raises:
         UserError: a source is not there or cannot be used, or a language is not known.
     """
     configured_language(config.language, "data.language")
-    for source in config.source:
+    for source in with_speech_kinds(config).source:
         if isinstance(source, DemoSource):
             check_source(source)
         elif not isinstance(source, HuggingFaceSource) and not storage.is_remote(source.path):

@@ -11,6 +11,7 @@ from raykd.config import dump_yaml
 from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.config.load import read_config_file
 from raykd.config.root import MlmRunConfig, RunConfig
+from raykd.data.sources.recognise import with_kinds
 from raykd.errors import RunError, UserError
 from raykd.lease import Owner, leased
 from raykd.tracking.history import HistoryWriter, read_history
@@ -183,13 +184,14 @@ class TrainingRun:
 
 @contextmanager
 def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) -> Iterator[tuple[ConfigT, RunFolder]]:
-    """A new run folder, or with `resume` the newest unfinished one of its name, and the config with absolute paths.
+    """A new run folder, or with `resume` the newest unfinished one of its name, and the config with absolute paths and
+    the kinds of all sources.
 
     A new folder goes away again when a mistake of the user's ends the run before anything was recorded in it.
 
     Raises:
-        UserError: the folder cannot be written or not be seen by all nodes, or the run to resume is not there,
-            has other settings, or is in use.
+        UserError: a source is not there, the folder cannot be written or not be seen by all nodes, or the run to resume is not
+            there, has other settings, or is in use.
     """
     _require_shared_storage(config, nodes)
     if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
@@ -201,7 +203,7 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
         raise UserError(
             f"train.record_ids: lines cannot be added to files in {config.output_dir}; give a local or mounted folder"
         )
-    config = with_absolute_paths(config)
+    config = with_absolute_paths(with_kinds(config))
     run = _resumable(config) if resume else RunFolder.create(config)
     spoilt = False
     try:

@@ -15,6 +15,7 @@ from raykd import __version__, storage
 from raykd.config import Config, MlmRunConfig, RunConfig, load_config, load_mlm_config
 from raykd.config.base import Mark, mapped, trained_by_raykd
 from raykd.data.corpus import Corpus
+from raykd.data.sources.recognise import with_kinds
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import Evaluation, EvaluationRequest, evaluate_model
 from raykd.evaluation.vocabulary import Vocabulary
@@ -89,6 +90,7 @@ def _trained_once(
 
     Of several runs that want it at once one trains it; the others wait, and one of them goes on with it should that one die.
     """
+    teacher = with_kinds(teacher)
     folder = storage.join(config.data.cache_dir, kind, f"{teacher.name}-{_key(teacher)}")
     tracking = config.tracking.model_copy(update={"log_model": False})
     teacher = teacher.model_copy(update={"output_dir": folder, "tracking": tracking, "cluster": config.cluster})

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raykd.config.base import Section, wrong
-from raykd.config.folders import recognise_folder
+from raykd.config.base import Mark, Section, wrong
 from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
 
 
@@ -14,7 +13,7 @@ class ManifestSource(Section):
     """One row an utterance, in JSONL, CSV, TSV or Parquet; audio as a path (relative to the manifest) or as bytes."""
 
     kind: Literal["manifest"] = "manifest"
-    path: str
+    path: Annotated[str, Mark.PATH]
     """File, folder of files or glob; local or any pyarrow filesystem (s3://, gs://)."""
 
 
@@ -22,7 +21,7 @@ class CommonVoiceSource(Section):
     """An unpacked Common Voice release: `train.tsv`, `dev.tsv`, `test.tsv` and `clips/`."""
 
     kind: Literal["common_voice"] = "common_voice"
-    path: str
+    path: Annotated[str, Mark.PATH]
     language: str | None = None
     """Overrides the `locale` column."""
 
@@ -31,7 +30,7 @@ class AudioFolderSource(Section):
     """A folder tree of audio files, each with its transcript beside it (`clip.txt`) or in a `metadata.csv`/`metadata.jsonl`."""
 
     kind: Literal["audio_folder"] = "audio_folder"
-    path: str
+    path: Annotated[str, Mark.PATH]
     language: str | None = None
 
 
@@ -39,7 +38,7 @@ class WebDatasetSource(Section):
     """WebDataset tars: members that share a stem make an utterance (`000.flac` + `000.txt` or `000.json`)."""
 
     kind: Literal["webdataset"] = "webdataset"
-    path: str
+    path: Annotated[str, Mark.PATH]
     """Tar, folder of tars or glob."""
     language: str | None = None
 
@@ -48,7 +47,7 @@ class HuggingFaceSource(Section):
     """A Hugging Face dataset, by hub name or local folder; audio is read undecoded, so torchcodec is not needed."""
 
     kind: Literal["huggingface"] = "huggingface"
-    path: str
+    path: Annotated[str, Mark.PATH_IF_THERE]
     """Hub name such as `google/fleurs`, or a local folder (a dataset repository or `save_to_disk`)."""
     name: str | None = None
     """Configuration of the dataset, such as `cs_cz`."""
@@ -74,6 +73,20 @@ class DemoSource(Section):
     seed: int = 0
 
 
+class AutoSource(Section):
+    """A folder whose kind is told by what lies in it, when it is listed for the first time."""
+
+    kind: Literal["auto"] = "auto"
+    path: Annotated[str, Mark.PATH]
+    """Folder, local or on any pyarrow filesystem (s3://, gs://)."""
+    language: str | None = None
+    """This and all below: as the kind has it, which must know the key."""
+    name: str | None = None
+    revision: str | None = None
+    audio_column: str | None = None
+    text_column: str | None = None
+
+
 _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 
 
@@ -81,11 +94,11 @@ def _kind_of(path: str) -> str:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix in _MANIFEST_SUFFIXES:
         return "manifest"
-    return "webdataset" if suffix in {".tar", ".tgz"} or path.endswith(".tar.gz") else recognise_folder(path)
+    return "webdataset" if suffix in {".tar", ".tgz"} or path.endswith(".tar.gz") else "auto"
 
 
 Source = Annotated[
-    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource,
+    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource | AutoSource,
     Field(discriminator="kind"),
     source_shorthand(_kind_of),
 ]
@@ -126,12 +139,12 @@ class DataConfig(Section):
     min_characters: int = Field(1, ge=1)
     max_label_tokens: int = Field(448, ge=8)
     """Longest label sequence, prefix and end included; also bounded by the model's positions."""
-    max_reject_share: float = Field(0.05, ge=0, le=1)
+    max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)
     """Stop when a larger share of the rows cannot be used."""
     mix: Mix | None = None
-    cache_dir: str = "cache"
+    cache_dir: Annotated[str, Mark.PATH, Mark.FREE] = "cache"
     """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
-    shard_utterances: int = Field(256, ge=1)
+    shard_utterances: Annotated[int, Mark.FREE] = Field(256, ge=1)
     """Utterances in one prepared shard."""
 
     @model_validator(mode="after")

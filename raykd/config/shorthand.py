@@ -5,13 +5,11 @@ from typing import Any
 
 from pydantic import BeforeValidator
 
-from raykd.errors import UserError
-
 
 def source_shorthand(kind_of: Callable[[str], str]) -> BeforeValidator:
     """Reads `demo`, `hf:NAME` or a path as a source. A source without a `kind` gets the one that its `path` alone would have.
 
-    `kind_of` tells the kind of a path and raises `UserError` where it cannot.
+    `kind_of` tells the kind of a path from its name; it is `auto` where only what lies there tells (`data.sources.recognise`).
     """
 
     def read(value: Any) -> Any:
@@ -23,10 +21,7 @@ def source_shorthand(kind_of: Callable[[str], str]) -> BeforeValidator:
             return {"kind": "demo"}
         if value.startswith("hf:"):
             return {"kind": "huggingface", "path": value[3:]}
-        try:
-            return {"kind": kind_of(value), "path": value}
-        except UserError as error:
-            raise ValueError(str(error)) from None  # pydantic adds the key path and goes on to the next mistake
+        return {"kind": kind_of(value), "path": value}
 
     return BeforeValidator(read)
 

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from raykd.config.base import Section
-from raykd.config.folders import recognise_text_folder
+from raykd.config.base import Mark, Section
 from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
 
 
@@ -15,7 +14,7 @@ class TextFilesSource(Section):
     """Plain text, one text a line; files are read as streams and never unpacked to disk."""
 
     kind: Literal["files"] = "files"
-    path: str
+    path: Annotated[str, Mark.PATH]
     """File, folder or glob of `.txt`, `.txt.gz` or `.txt.xz`; local or any pyarrow filesystem (s3://, gs://)."""
 
 
@@ -23,7 +22,7 @@ class TextParquetSource(Section):
     """A text column of Parquet files."""
 
     kind: Literal["parquet"] = "parquet"
-    path: str
+    path: Annotated[str, Mark.PATH]
     """File, folder or glob; local or any pyarrow filesystem."""
     column: str = "text"
     """Each line of a value is a text."""
@@ -33,7 +32,7 @@ class TextHuggingFaceSource(Section):
     """A text column of a Hugging Face dataset, streamed."""
 
     kind: Literal["huggingface"] = "huggingface"
-    path: str
+    path: Annotated[str, Mark.PATH_IF_THERE]
     """Hub name such as `statmt/cc100`, or a local folder (a dataset repository or `save_to_disk`)."""
     name: str | None = None
     """Configuration of the dataset, such as `cs`."""
@@ -54,6 +53,19 @@ class TextDemoSource(Section):
     seed: int = 0
 
 
+class AutoTextSource(Section):
+    """A folder whose kind is told by what lies in it, when it is listed for the first time."""
+
+    kind: Literal["auto"] = "auto"
+    path: Annotated[str, Mark.PATH]
+    """Folder, local or on any pyarrow filesystem (s3://, gs://); a file or glob that no suffix tells is plain text."""
+    name: str | None = None
+    """This and all below: as the kind has it, which must know the key."""
+    revision: str | None = None
+    split: str | None = None
+    column: str | None = None
+
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -72,11 +84,11 @@ def _kind_of(path: str) -> str:
     suffix = PurePosixPath(path.partition("?")[0]).suffix.lower()
     if suffix == ".parquet":
         return "parquet"
-    return "files" if suffix in {".txt", ".gz", ".xz"} else recognise_text_folder(path)
+    return "files" if suffix in {".txt", ".gz", ".xz"} else "auto"
 
 
 TextSource = Annotated[
-    TextFilesSource | TextParquetSource | TextHuggingFaceSource | TextDemoSource,
+    TextFilesSource | TextParquetSource | TextHuggingFaceSource | TextDemoSource | AutoTextSource,
     Field(discriminator="kind"),
     source_shorthand(_kind_of),
 ]
@@ -103,9 +115,9 @@ class TextConfig(Section):
     """Share of the segments kept as `dev`, by hash of the segment; at least one. 0: none."""
     max_validation_segments: int = Field(2000, ge=1)
     """Dev is cut to this many segments; the others are trained on."""
-    max_reject_share: float = Field(0.05, ge=0, le=1)
+    max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)
     """Stop when a larger share of the lines cannot be read as text."""
-    cache_dir: str = "cache"
+    cache_dir: Annotated[str, Mark.PATH, Mark.FREE] = "cache"
     """Prepared corpora are kept here, keyed by content; local or any pyarrow filesystem."""
-    shard_segments: int = Field(8192, ge=1)
+    shard_segments: Annotated[int, Mark.FREE] = Field(8192, ge=1)
     """Segments in one prepared shard."""

@@ -21,6 +21,7 @@ from raykd.data.shards import OUTCOME_SCHEMA, ShardMaker
 from raykd.data.sources import all_parts
 from raykd.data.sources.dataset import dataset_of
 from raykd.data.sources.part import Part
+from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.splits import assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
@@ -55,6 +56,7 @@ def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Pr
         UserError: a source cannot be read, more rows than `max_reject_share` cannot be used, or the cache cannot be written.
     """
     encoder = LabelEncoder(speech_format.tokenizer, speech_format.tokenizer_revision)
+    config = with_speech_kinds(config)
     parts = all_parts(config)
     key = corpus_key(config, parts, speech_format, encoder)
     path = corpus_path(config.cache_dir, key)

@@ -32,6 +32,7 @@ from raykd.data.corpus import (
 from raykd.data.languages import configured_language
 from raykd.data.prepare import Progress, corpus_path, make_corpus_dir, tables_of
 from raykd.data.rejects import check_rejects
+from raykd.data.sources.recognise import with_text_kinds
 from raykd.data.tasks import dataset_of_tasks
 from raykd.data.text import LabelEncoder
 from raykd.data.text_reader import LINES_FILE, SegmentReader
@@ -75,6 +76,7 @@ def prepare_text(config: TextConfig, tokenizer: str, revision: str | None = None
     language = configured_language(config.language, "text.language")
     if language is None or language not in encoder.languages:
         raise UserError(f"text.language: {tokenizer} has no token for {config.language}; choose another language or model")
+    config = with_text_kinds(config)
     parts = text_parts(config, language)
     key = text_key(config, language, parts, encoder)
     path = corpus_path(config.cache_dir, key)

@@ -36,14 +36,13 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
     for folder in ("small", "lm"):
         (tmp_path / folder).mkdir()
     (tmp_path / "words.txt").touch()
-    found = with_absolute_paths(config(evaluation={"vocabulary": "words.txt"}))
+    found: Any = with_absolute_paths(config(evaluation={"vocabulary": "words.txt"}))
     manifest, hub, _ = found.data.source
     assert isinstance(manifest, ManifestSource)
     assert manifest.path == f"{tmp_path}/speech.jsonl"
-    assert hub.path == "google/fleurs"  # type: ignore[union-attr]
-    assert found.teacher is not None
-    assert (found.teacher.model, found.student.init) == ("openai/whisper-tiny", f"{tmp_path}/small")
-    assert found.objective.mlm.model == f"{tmp_path}/lm"  # type: ignore[union-attr]
+    assert hub.path == "google/fleurs"
+    assert (found.teacher.model, found.student.model) == ("openai/whisper-tiny", f"{tmp_path}/small")
+    assert found.objective.targets["mlm"].model == f"{tmp_path}/lm"
     assert (found.output_dir, found.data.cache_dir) == (f"{tmp_path}/runs", f"{tmp_path}/cache")
     assert found.evaluation.vocabulary == f"{tmp_path}/words.txt"
     text = {"source": ["cs.txt.xz", "demo"], "language": "cs"}

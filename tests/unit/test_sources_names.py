@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from raykd.config.data import DataConfig
-from raykd.config.folders import recognise_folder
 from raykd.data.files import child, list_files, relative_to
 from raykd.data.languages import whisper_code
+from raykd.data.sources.recognise import recognise_folder, with_speech_kinds
 from raykd.data.utterances import Origin, split_name, split_of_file, split_of_folder, tables, utterance
 from raykd.errors import UserError
 
@@ -129,8 +129,9 @@ def test_folders_are_recognised(tmp_path: Path, files: list[str], kind: str) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     assert recognise_folder(str(tmp_path)) == kind
-    (source,) = DataConfig.model_validate({"source": str(tmp_path)}).source
-    assert source.kind == kind
+    config = DataConfig.model_validate({"source": str(tmp_path)})
+    assert [source.kind for source in config.source] == ["auto"]
+    assert [source.kind for source in with_speech_kinds(config).source] == [kind]
 
 
 def test_paths_that_are_no_folder_are_refused(tmp_path: Path) -> None:

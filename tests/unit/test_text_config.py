@@ -6,6 +6,7 @@ import pytest
 
 from raykd.config.load import parse
 from raykd.config.text import TextConfig
+from raykd.data.sources.recognise import with_text_kinds
 from raykd.errors import UserError
 
 
@@ -37,10 +38,12 @@ def test_sources_have_shorthands(tmp_path: Path) -> None:
         *(str(tmp_path / name) for name in ("plain", "tables", "saved")),
         {"path": "hf:statmt/cc100", "name": "cs"},
     ]
-    kinds = [source.kind for source in text_config(source=written).source]
-    assert kinds == ["demo", "huggingface", "files", "files", "parquet", "files", *("files", "parquet", "huggingface"),
-                     "huggingface"]  # fmt: skip
-    last = text_config(source=written).source[-1]
+    config = text_config(source=written)
+    kinds = ["demo", "huggingface", "files", "files", "parquet", *["auto"] * 4, "huggingface"]
+    assert [source.kind for source in config.source] == kinds
+    kinds[5:9] = ["files", "files", "parquet", "huggingface"]
+    assert [source.kind for source in with_text_kinds(config).source] == kinds
+    last = config.source[-1]
     assert (last.path, last.name) == ("statmt/cc100", "cs")  # type: ignore[union-attr]
 
 

@@ -26,6 +26,7 @@ from raykd.data.sources.common_voice import common_voice_parts
 from raykd.data.sources.huggingface import huggingface_parts
 from raykd.data.sources.manifest import manifest_parts
 from raykd.data.sources.part import Part
+from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.sources.webdataset import webdataset_parts
 from raykd.data.utterances import tables
 
@@ -48,11 +49,13 @@ def read_source(source: Source, config: DataConfig) -> "Dataset":
     """The utterances of one source, as `read_sources` reads a config with that one alone."""
     from raykd.data.sources.dataset import dataset_of
 
-    return dataset_of(source_parts(source, config))
+    (known,) = with_speech_kinds(config.model_copy(update={"source": (source,)})).source
+    return dataset_of(source_parts(known, config))
 
 
 def all_parts(config: DataConfig) -> list[Part]:
     """The parts of all sources, in order. Ids of the second and later sources start with `2:`, `3:` and so on."""
+    config = with_speech_kinds(config)
     prefixes = ["", *(f"{number}:" for number in range(2, len(config.source) + 1))]
     return [
         part for source, prefix in zip(config.source, prefixes, strict=True) for part in source_parts(source, config, prefix)
@@ -60,7 +63,7 @@ def all_parts(config: DataConfig) -> list[Part]:
 
 
 def source_parts(source: Source, config: DataConfig, prefix: str = "") -> list[Part]:
-    """The parts of a source. Rows without a language have the source's, else that of `data.language`.
+    """The parts of a source whose kind is known. Rows without a language have the source's, else that of `data.language`.
 
     Raises:
         UserError: the source cannot be used.

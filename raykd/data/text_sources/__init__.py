@@ -1,7 +1,8 @@
 """Text sources: whatever holds text, read as one stream of raw lines. Each kind lists its parts on the driver."""
 
-from raykd.config.text import TextConfig, TextDemoSource, TextFilesSource, TextHuggingFaceSource, TextSource
+from raykd.config.text import TextConfig, TextDemoSource, TextFilesSource, TextHuggingFaceSource, TextParquetSource, TextSource
 from raykd.data.files import read_error
+from raykd.data.sources.recognise import with_text_kinds
 from raykd.data.text_sources.files import file_parts
 from raykd.data.text_sources.huggingface import huggingface_parts
 from raykd.data.text_sources.parquet import parquet_parts
@@ -14,7 +15,7 @@ def text_parts(config: TextConfig, language: str) -> list[TextPart]:
     Raises:
         UserError: a source cannot be used: not there, unreadable, or without the column it needs.
     """
-    return [part for source in config.source for part in _parts(source, language)]
+    return [part for source in with_text_kinds(config).source for part in _parts(source, language)]
 
 
 def _parts(source: TextSource, language: str) -> list[TextPart]:
@@ -25,6 +26,9 @@ def _parts(source: TextSource, language: str) -> list[TextPart]:
     try:
         if isinstance(source, TextFilesSource):
             return file_parts(source.path)
-        return huggingface_parts(source) if isinstance(source, TextHuggingFaceSource) else parquet_parts(source)
+        if isinstance(source, TextHuggingFaceSource):
+            return huggingface_parts(source)
+        assert isinstance(source, TextParquetSource)
+        return parquet_parts(source)
     except OSError as error:  # a bucket that does not answer, a file that went away
         raise read_error(source.path, error) from None
