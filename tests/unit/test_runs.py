@@ -70,10 +70,11 @@ def test_a_resume_with_another_value_names_its_key(tmp_path: Path, changes: dict
         pytest.fail("resumed")
 
 
-def test_machines_tracking_and_evaluation_may_change_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
+def test_machines_caches_tracking_and_evaluation_may_change_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
     with opened_run(config(output_dir=str(tmp_path)), False, 1, quiet) as (_, before):
         pass
-    changed = config(output_dir=str(tmp_path), cluster={"num_workers": 5}, evaluation={"batch_size": 3})
+    data = {**TREE["data"], "cache_dir": str(tmp_path / "elsewhere"), "shard_utterances": 9, "max_reject_share": 0.5}
+    changed = config(output_dir=str(tmp_path), cluster={"num_workers": 5}, evaluation={"batch_size": 3}, data=data)
     with opened_run(changed, True, 1, quiet) as (_, run):
         assert run == before
         assert "num_workers: 5" in run.read_text("config.yaml")
