@@ -3,8 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from raykd.data.corpus import Corpus
+    from tests.jobs import MakeJob
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +36,19 @@ def ray_local() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def numbers(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "Corpus":
+    """A small corpus for the tiny Whisper, made without Ray."""
+    from tests.jobs import numbers_corpus
+
+    return numbers_corpus(tmp_path_factory.mktemp("numbers"), tiny_whisper_dir)
+
+
+@pytest.fixture
+def make_job(numbers: "Corpus", tiny_whisper_dir: Path, tmp_path: Path) -> "MakeJob":
+    """Makes training jobs on it: see `tests.jobs.job_maker`."""
+    from tests.jobs import job_maker
+
+    return job_maker("unused.jsonl", numbers, tiny_whisper_dir, tmp_path)

@@ -49,7 +49,6 @@ class FrozenEncoder:
         if key not in batch.memo:
             mel_BMF = batch.teacher_mel_BMF if other else batch.mel_BMF
             assert mel_BMF is not None
-            mel_BMF = mel_BMF.to(self.module.conv1.weight.dtype)
             with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
-                batch.memo[key] = self.module(mel_BMF).last_hidden_state
+                batch.memo[key] = self.module(mel_BMF.to(self.module.conv1.weight.dtype)).last_hidden_state
         return batch.memo[key]

@@ -1,7 +1,8 @@
 """What a part finds on a training worker when it is built."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +20,8 @@ class Worker:
     """The student before the first step, still on the CPU; `student.current` is what it will be at any step."""
     labels: "LabelEncoder"
     """The student's vocabulary."""
+    dev_loss: Callable[[Any], float]
+    """Mean cross-entropy of a learner with whole weights on some dev utterances. Collective: every worker calls it."""
     rank: int = 0
     world: int = 1
     seed: int = 0

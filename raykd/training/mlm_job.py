@@ -3,6 +3,7 @@
 Shapes: B segments, T positions, N masked positions, D width, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,10 @@ class MlmJob(TrainingJob):
         """The model with the same objective head as a student's."""
         assert isinstance(model, MaskedLm)
         return MlmLearner(model)
+
+    def dev_loss(self, rank: int, world: int, device: torch.device) -> Callable[[Any], float]:
+        """No part of its method asks for one."""
+        raise NotImplementedError
 
     def labels(self) -> LabelEncoder:
         """The model's own vocabulary."""

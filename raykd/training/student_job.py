@@ -14,6 +14,7 @@ from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_whisper
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.students.learner import WhisperLearner
+from raykd.training.dev_loss import DevLoss
 from raykd.training.worker import TrainingJob
 
 
@@ -63,6 +64,11 @@ class StudentJob(TrainingJob):
     def labels(self) -> LabelEncoder:
         """The student's vocabulary."""
         return LabelEncoder(self.student)
+
+    def dev_loss(self, rank: int, world: int, device: torch.device) -> DevLoss:
+        """On the corpus's dev split."""
+        batch_size = self.config.train.micro_batch_size or self.config.train.batch_size
+        return DevLoss(self.corpus, self.speech_format.window_frames, batch_size, rank, world, device)
 
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Of the student's frozen encoder."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -81,6 +82,10 @@ class TrainingJob(ABC):
     def labels(self) -> LabelEncoder:
         """The model's vocabulary."""
 
+    @abstractmethod
+    def dev_loss(self, rank: int, world: int, device: torch.device) -> Callable[[Any], float]:
+        """See `parts.worker.Worker.dev_loss`."""
+
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Type of what does not train of the model."""
         return compute_dtype(self.config.train.precision, device)
@@ -148,7 +153,7 @@ class _Run:
         if start:
             self.state = _load_parameters(start, self.state, self._trained)
         learner = job.learner(model)
-        on = Worker(device=device, student=learner, labels=job.labels(), rank=rank, world=world, seed=config.seed)
+        on = Worker(device, learner, job.labels(), job.dev_loss(rank, world, device), rank, world, config.seed)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter

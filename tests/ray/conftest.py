@@ -1,24 +1,18 @@
-"""A small prepared corpus and training jobs on it."""
+"""A small manifest, and the corpus that Ray prepares of it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from raykd.config import Config
 from raykd.config.data import DataConfig
 from raykd.data.corpus import Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
-from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
-from raykd.training.student_job import StudentJob
-
-WORDS = ["jedna", "dva", "tři", "čtyři", "pět", "šest", "sedm", "osm", "devět", "deset", "sto", "tisíc"]
-
-MakeJob = Callable[..., StudentJob]
+from raykd.models.whisper import speech_format
+from tests.jobs import WORDS
 
 
 def write_manifest(folder: Path, train: int, dev: int, test: int) -> Path:
@@ -54,34 +48,3 @@ def tiny_corpus(manifest: Path, tiny_format: SpeechFormat, tmp_path_factory: pyt
     """The manifest, prepared for the tiny Whisper."""
     config = DataConfig.model_validate({"source": str(manifest), "cache_dir": str(tmp_path_factory.mktemp("cache"))})
     return prepare_corpus(config, tiny_format)
-
-
-@pytest.fixture
-def make_job(manifest: Path, tiny_corpus: Corpus, tiny_format: SpeechFormat, tiny_whisper_dir: Path, tmp_path: Path) -> MakeJob:
-    """Makes a job that distils the tiny Whisper into one decoder layer; keyword arguments are `train` keys."""
-
-    def make(name: str = "job", student: dict | None = None, **train: object) -> StudentJob:
-        config = Config.model_validate(
-            {
-                "data": {"source": str(manifest)},
-                "teacher": {"model": str(tiny_whisper_dir)},
-                "student": {"decoder_layers": 1, **(student or {})},
-                "objective": {"recipe": "kd"},
-                "train": {"precision": "float32", "steps": 4, "batch_size": 8, "lr": 1e-3, "eps": 1e-6, "eval_every": 1000, **train},
-            }
-        )
-        folder = tmp_path / name / "student_init"
-        teacher = load_whisper(str(tiny_whisper_dir))
-        save_whisper(config.student.make(teacher, 0), load_processor(str(tiny_whisper_dir)), str(folder))
-        return StudentJob(
-            config=config,
-            corpus=tiny_corpus,
-            speech_format=tiny_format,
-            student=str(folder),
-            encoder_shared=config.student.freeze_encoder,
-            teacher_hash="",
-            checkpoints=str(tmp_path / name / "checkpoints"),
-            trained_ids=str(tmp_path / name / "trained_ids"),
-        )
-
-    return make

@@ -26,8 +26,8 @@ from raykd.models.masked_lm import load_masked_lm, new_masked_lm, save_masked_lm
 from raykd.tracking.history import read_history
 from raykd.training.checkpoint import delete_checkpoint, list_checkpoints, step_of
 from raykd.training.mlm_job import MlmJob
-from tests.ray.conftest import WORDS
-from tests.ray.workers import final_parameters, train_in_processes
+from tests.jobs import WORDS
+from tests.training.workers import final_parameters, train_in_processes
 
 MakeMlmJob = Callable[..., MlmJob]
 STEPS = 6

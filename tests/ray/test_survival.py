@@ -17,8 +17,8 @@ from raykd.tracking.history import read_history
 from raykd.training.cluster import plan_resources
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob
-from tests.ray.conftest import MakeJob
-from tests.ray.workers import train_in_processes
+from tests.jobs import MakeJob
+from tests.training.workers import train_in_processes
 
 STEPS, CHECKPOINT_EVERY = 9, 2
 """Three epochs of 22 utterances in batches of 8."""

@@ -7,8 +7,8 @@ import torch
 
 from raykd.training.checkpoint import delete_checkpoint, latest_checkpoint, list_checkpoints, step_of
 from raykd.training.worker import TrainingJob
-from tests.ray.conftest import MakeJob
-from tests.ray.workers import final_parameters, train_in_processes
+from tests.jobs import MakeJob
+from tests.training.workers import final_parameters, train_in_processes
 
 
 def losses(records: list[dict]) -> list[float]:

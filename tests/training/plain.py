@@ -1,0 +1,159 @@
+"""A training loop by hand, on plain PyTorch and transformers in float64: what raykd's step is compared with.
+
+It shares no code with raykd but the batches and the masked language model's network.
+
+B utterances, U label positions, N valid tokens, V vocabulary, M mel channels, F frames.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import WhisperForConditionalGeneration
+
+Losses = dict[str, tuple[float, Tensor]]
+"""Of each term: weight, and mean over its tokens."""
+
+
+@dataclass
+class Plain:
+    """Student, teacher and optimiser."""
+
+    student: Any
+    teacher: Any
+    losses: Callable[["Plain", Any], Losses]
+    lr: Callable[[int], float]
+    clip: float
+    weight_decay: float
+    mlm: Any = None
+    ema: Any = None
+    """Decay; `copy` is then the average."""
+    change: Callable[["Plain", Any], Any] | None = None
+    """What is done to a batch first."""
+    norms: list[float] = field(default_factory=list)
+    records: list[dict[str, float]] = field(default_factory=list)
+
+    def train(self, batches: list[Any]) -> dict[str, Tensor]:
+        """One update for each whole global batch; the student's parameters by name."""
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        adam = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999), eps=1e-6)
+        self.copy = copy.deepcopy(self.student).eval()
+        for step, batch in enumerate(batches):
+            self.step = step
+            if self.change:
+                batch = self.change(self, batch)
+            losses = self.losses(self, batch)
+            loss = torch.stack([weight * value for weight, value in losses.values()]).sum()
+            adam.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
+            for group in adam.param_groups:
+                group["lr"] = self.lr(step)
+            adam.step()
+            if self.ema is not None:
+                with torch.no_grad():
+                    for mine, theirs in zip(self.copy.parameters(), self.student.parameters(), strict=True):
+                        mine.copy_(self.ema * mine + (1 - self.ema) * theirs)
+            self.norms.append(float(norm))
+            self.records.append(
+                {"loss": float(loss.detach()), **{name: float(value.detach()) for name, (_, value) in losses.items()}}
+            )
+        return {name: p.detach() for name, p in self.student.named_parameters() if p.requires_grad}
+
+
+def load(folder: str, frozen_encoder: bool = True) -> Any:
+    """A Whisper in float64."""
+    model: Any = WhisperForConditionalGeneration.from_pretrained(folder).double().eval()
+    model.model.encoder.requires_grad_(not frozen_encoder)
+    model.model.encoder.embed_positions.requires_grad_(False)
+    return model
+
+
+def logits(model: Any, batch: Any, mel_BMF: Tensor | None = None) -> Tensor:
+    """logits_NV at the valid label positions."""
+    mel_BMF = batch.mel_BMF if mel_BMF is None else mel_BMF
+    out_BUV = model(input_features=mel_BMF.double(), decoder_input_ids=batch.decoder_input_BU).logits
+    return out_BUV[batch.labels_BU != -100]
+
+
+def labels(batch: Any) -> Tensor:
+    """labels_N."""
+    return batch.labels_BU[batch.labels_BU != -100]
+
+
+def kl(student_NV: Tensor, target_NV: Tensor, student_t: float, target_t: float) -> Tensor:
+    """KL(target || student) summed over the vocabulary, a mean over tokens, times the student's temperature squared."""
+    log_p_NV, q_NV = (student_NV / student_t).log_softmax(-1), (target_NV / target_t).softmax(-1)
+    return student_t**2 * functional.kl_div(log_p_NV, q_NV, reduction="sum") / len(student_NV)
+
+
+def kd(plain: Plain, batch: Any) -> Losses:
+    """Distil-Whisper."""
+    student_NV, label_N = logits(plain.student, batch), labels(batch)
+    with torch.no_grad():
+        teacher_NV = logits(plain.teacher, batch)
+    return {"ce": (0.8, functional.cross_entropy(student_NV, label_N)), "kl": (1.0, kl(student_NV, teacher_NV, 2.0, 2.0))}
+
+
+def mlm_kd(plain: Plain, batch: Any) -> Losses:
+    """The published code's weights: CE, and a KL that is a mean over tokens and vocabulary, times 4."""
+    student_NV, label_N = logits(plain.student, batch), labels(batch)
+    guesses = []
+    for inputs_U, label_U in zip(batch.decoder_input_BU, batch.labels_BU, strict=True):
+        text_T = torch.cat((inputs_U[:1], label_U[label_U != -100]))
+        for position in range(1, len(text_T)):
+            masked_T = text_T.clone()
+            masked_T[position] = plain.mlm.mask_id
+            with torch.no_grad():
+                state_D = plain.mlm(masked_T[None], torch.tensor([len(text_T)]))[0, position]
+            guesses.append(plain.mlm.embedding.weight @ state_D)
+    lambda_lm, tau, V = 0.3, 2.0, student_NV.shape[1]
+    weight_kl = (1 - lambda_lm) / V
+    total = lambda_lm + weight_kl * tau**2
+    ce = functional.cross_entropy(student_NV, label_N)
+    return {"ce": (lambda_lm / total, ce), "kl": (weight_kl / total, kl(student_NV, torch.stack(guesses).detach(), tau, 1.0))}
+
+
+def with_ema(plain: Plain, batch: Any) -> Losses:
+    """CE and half of KL from the average of the student's weights."""
+    student_NV, label_N = logits(plain.student, batch), labels(batch)
+    with torch.no_grad():
+        self_NV = logits(plain.copy, batch)
+    return {"ce": (1.0, functional.cross_entropy(student_NV, label_N)), "kl": (0.5, kl(student_NV, self_NV, 1.0, 1.0))}
+
+
+def dr_kd(plain: Plain, batch: Any) -> Losses:
+    """The teacher's logits with guess and label swapped where they differ."""
+    student_NV, label_N = logits(plain.student, batch), labels(batch)
+    with torch.no_grad():
+        teacher_NV = logits(plain.teacher, batch)
+    for token, label in enumerate(label_N.tolist()):
+        guess = int(teacher_NV[token].argmax())
+        if guess != label:
+            teacher_NV[token, [guess, label]] = teacher_NV[token, [label, guess]]
+    ce = functional.cross_entropy(student_NV, label_N)
+    return {"ce": (0.2, ce), "kl": (0.8, kl(student_NV, teacher_NV, 3.0, 3.0))}
+
+
+def akd(plain: Plain, batch: Any) -> Losses:
+    """CE with half label, half teacher, on speech moved by the sign of the loss's gradient."""
+
+    def mixed(mel_BMF: Tensor) -> tuple[Tensor, Tensor]:
+        student_NV, label_N = logits(plain.student, batch, mel_BMF), labels(batch)
+        return functional.cross_entropy(student_NV, label_N), kl(student_NV, teacher_NV, 1.0, 2.0)
+
+    with torch.no_grad():
+        teacher_NV = logits(plain.teacher, batch)
+    mel_BMF = batch.mel_BMF.double().requires_grad_()
+    ce, divergence = mixed(mel_BMF)
+    (gradient_BMF,) = torch.autograd.grad(0.5 * ce + 0.5 * divergence, mel_BMF)
+    ce, divergence = mixed(mel_BMF.detach() + 0.05 * gradient_BMF.sign())
+    return {"ce": (0.5, ce), "kl": (0.5, divergence)}
