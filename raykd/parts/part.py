@@ -47,6 +47,8 @@ class Room:
         Raises:
             ValidationError: as pydantic's of a union of all parts of the room.
         """
+        from raykd.parts import rooms  # noqa: F401 (fills the rooms)
+
         assert self.base is not None
         if isinstance(value, self.base):
             return value

@@ -148,10 +148,11 @@ def _check(
         raise ValueError(f"{len(labels_N)} labels for {tokens} hidden states")
     if ((labels_N < 0) | (labels_N >= vocabulary)).any():
         raise ValueError(f"labels must lie in 0..{vocabulary - 1}; select the valid positions first")
+    diverged_from = {name for active in terms if isinstance(active.term, TokenTerm) for name in active.term.targets()}
     for name in sorted({name for active in terms for name in active.term.targets()}):
-        if name not in targets:
+        distribution = targets[name].distribution if name in targets else None
+        if name not in targets or (distribution is None and name in diverged_from):
             raise ValueError(f"no distribution for the target `{name}`")
-        distribution = targets[name].distribution
         if distribution is not None and distribution.shape != (tokens, vocabulary):
             theirs = "{} tokens over {} words".format(*distribution.shape)
             raise ValueError(f"the target `{name}` has {theirs}, the student {tokens} tokens over {vocabulary}")
@@ -225,6 +226,8 @@ def _by_autograd(active: ActiveTerm, chunk: Chunk, logits_NV: Tensor, wants_grad
     with torch.enable_grad():
         leaf_NV = logits_NV.detach().requires_grad_()
         total = scale * _sum(term.values(chunk.with_logits(leaf_NV)), weights_N)
+        if not total.requires_grad:  # the term does not look at the student here
+            return total, None
         (gradient_NV,) = torch.autograd.grad(active.weight * active.share * total, leaf_NV, allow_unused=True)
     return total.detach(), gradient_NV
 
@@ -233,10 +236,11 @@ def _token_weights(term: TokenTerm, chunk: Chunk) -> Tensor | None:
     """What each token's value counts: the term's own weights, and 0 in utterances that it leaves out."""
     with torch.no_grad():
         weights_N = term.token_weights(chunk)
+        weights_N = None if weights_N is None else weights_N.to(chunk.dtype)
         mask_N = chunk.batch.mask_N(term.contexts)
         if mask_N is None:
             return weights_N
-        mask_N = mask_N[chunk.tokens].to(torch.float32)
+        mask_N = mask_N[chunk.tokens].to(chunk.dtype)
         return mask_N if weights_N is None else mask_N * weights_N
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from raykd.config.objective import ScheduleConfig
-from raykd.objectives.schedules import value_at
+from raykd.config.schedule import ScheduleConfig, value_at
+from raykd.parts.clock import Clock, draws
 
 
 def schedule(kind: str, **fields: object) -> ScheduleConfig:
@@ -42,3 +42,50 @@ def test_by_step_does_not_depend_on_the_length_of_training() -> None:
     ramp = schedule("linear", start=0, end=10, begin=5, until=15, by="step")
     assert [value_at(ramp, step, 1000) for step in (0, 5, 6, 10, 15, 500)] == [0, 0, 1, 5, 10, 10]
     assert value_at(ramp, 10, 20) == value_at(ramp, 10, 1000)
+
+
+def test_a_clock_tells_the_epoch_and_how_far_training_is() -> None:
+    clock = Clock(step=7, steps=20, steps_per_epoch=4)
+    assert (clock.epoch, clock.ends_epoch, clock.progress) == (1, True, 0.35)
+    assert (Clock(8, 20, 4).epoch, Clock(8, 20, 4).ends_epoch) == (2, False)
+    assert clock.at(3) == 3
+    assert clock.at(schedule("linear", start=0, end=1)) == 0.35
+
+
+@pytest.mark.parametrize(
+    ("number", "from_step"),
+    [
+        (0, 0),
+        (0.0, 0),
+        (0.3, None),
+        (ScheduleConfig(kind="constant", start=0), 0),
+        (ScheduleConfig(kind="constant", start=0.3, end=0), None),
+        (ScheduleConfig(start=0, end=0), 0),
+        (ScheduleConfig(start=1, end=0), 10),
+        (ScheduleConfig(start=1, end=0, until=0.5), 5),
+        (ScheduleConfig(kind="cosine", start=1, end=0, until=0.5), 5),
+        (ScheduleConfig(kind="linear", start=1, end=0, begin=2, until=7, by="step"), 7),
+        (ScheduleConfig(kind="step", start=1, end=0, begin=0.3), 3),
+        (ScheduleConfig(kind="step", start=1, end=0, begin=6, by="step"), 6),
+        (ScheduleConfig(start=0, end=1, begin=0.9), None),
+        (ScheduleConfig(kind="step", start=0, end=1, begin=0.9), None),
+        (ScheduleConfig(kind="exponential", start=1, end=1e-9), None),
+    ],
+)
+def test_a_number_stays_zero_from_where_it_is_zero_to_the_end(number: float | ScheduleConfig, from_step: int | None) -> None:
+    steps = 10
+    clocks = [Clock(step, steps) for step in range(steps + 1)]
+    values = [clock.at(number) for clock in clocks]
+    assert [clock.stays_zero(number) for clock in clocks] == [not any(values[step:]) for step in range(steps + 1)]
+    assert [clock.stays_zero(number) for clock in clocks] == [from_step is not None and step >= from_step for step in range(11)]
+
+
+def test_draws_follow_from_seed_step_purpose_and_utterance_alone() -> None:
+    def drawn(clock: Clock, purpose: str = "mix", utterance: str = "a") -> float:
+        return float(clock.draws(purpose, utterance).random())
+
+    clock = Clock(step=3, steps=10, steps_per_epoch=2, seed=1)
+    assert drawn(clock) == drawn(Clock(step=3, steps=99, steps_per_epoch=7, seed=1))
+    others = [drawn(Clock(4, 10, 2, 1)), drawn(Clock(3, 10, 2, 2)), drawn(clock, "drop"), drawn(clock, utterance="b")]
+    assert len({drawn(clock), *others}) == 5
+    assert draws("a", 1).random() == draws("a", 1).random() != draws("a1").random()

@@ -147,6 +147,8 @@ class Chunk:
         self.tokens, self.batch, self.clock = tokens, batch, clock
         self.labels_N = labels_N[tokens]
         """The labels; where the decoder reads what the student has said (`batch.sampled_B`), the student's own next tokens."""
+        self.dtype = logits_NV.dtype
+        """Of the student's logits: float32, or float64 where its weights are."""
         self.live: Live | None = None
         """What the term's `build` gave."""
         self._logits_NV: Tensor | None = logits_NV

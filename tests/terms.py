@@ -1,0 +1,89 @@
+"""Terms over given hidden states and labels, and a target to measure them against, without a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from raykd.data.batches import Batch
+from raykd.parts.clock import Clock
+from raykd.parts.distribution import TokenDistribution
+from raykd.parts.outputs import Outputs
+from raykd.parts.recipes.recipe import Method, named
+from raykd.parts.targets.target import LiveTarget, Target
+from raykd.parts.terms.term import Term
+from raykd.parts.worker import Worker
+from raykd.training.method import LiveMethod
+from raykd.training.objective import ActiveTerm, objective
+
+NOW = Clock(step=0, steps=1)
+
+
+def labelled(labels_BU: Tensor, sampled_B: Tensor | None = None) -> Batch:
+    """A batch with nothing but labels; -100 where there is none."""
+    labels_BU = labels_BU if labels_BU.dim() == 2 else labels_BU[None]
+    return Batch([], [], torch.empty(0), labels_BU, labels_BU, 0.0, sampled_B=sampled_B)
+
+
+def active(terms: Sequence[Term], clock: Clock = NOW) -> list[ActiveTerm]:
+    """The terms at a step, each with a name of its own."""
+    return [ActiveTerm(term, clock.at(term.weight)) for term in named(terms)]
+
+
+def saying(targets: Mapping[str, TokenDistribution]) -> dict[str, Outputs]:
+    """Targets that say nothing but their distribution."""
+    return {name: Outputs(distribution) for name, distribution in targets.items()}
+
+
+def loss_and_sums(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    batch: Any,
+    targets: Mapping[str, TokenDistribution],
+    terms: Sequence[Term],
+    chunk_tokens: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective of a batch, or of labels_N, and each term's sum by its name."""
+    batch = labelled(batch) if isinstance(batch, Tensor) else batch
+    weighed = active(terms)
+    student = Outputs(hidden_ND=hidden_ND)
+    loss, sums_K = objective(student, weight_VD, batch, saying(targets), weighed, NOW, chunk_tokens)
+    return loss, dict(zip((one.name for one in weighed), sums_K.unbind(), strict=True))
+
+
+class Noted(Target):
+    """A target without a distribution that notes what becomes of it."""
+
+    kind: Literal["noted"] = "noted"
+
+    def build(self, on: Worker) -> "LiveNoted":
+        return LiveNoted()
+
+
+class LiveNoted(LiveTarget):
+    """How often it was run, and whether it is freed."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.free_now = False
+
+    def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
+        self.passes += 1
+        return Outputs(auxiliary=dict(others))
+
+    def free(self) -> None:
+        self.free_now = True
+
+
+def worker() -> Worker:
+    """A worker with nothing on it, for parts that ask for nothing."""
+    nothing: Any = None
+    return Worker(torch.device("cpu"), nothing, nothing, dev_loss=lambda learner: 0.0)
+
+
+def at_work(method: Method, start: Clock = NOW) -> LiveMethod:
+    """A method whose teacher is a `Noted` unless it has another."""
+    targets = {"teacher": Noted(), **method.targets}
+    return LiveMethod(replace(method, terms=named(method.terms), targets=targets), worker(), start)
