@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config.models import ScratchConfig
 from raykd.models.demo import new_whisper
-from raykd.models.student import build_student
+from raykd.parts.students.layer_copy import LayerCopy
 
 DIMS = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=4, window_s=1.0, max_label_tokens=16)
 
@@ -32,7 +32,7 @@ def heads_of(model: WhisperForConditionalGeneration) -> list[list[int]]:
 
 
 def student_of(teacher: WhisperForConditionalGeneration, layers: tuple[int, ...]) -> WhisperForConditionalGeneration:
-    return build_student(StudentConfig(decoder_layers=layers), teacher, seed=0)
+    return LayerCopy(decoder_layers=layers).make(teacher, seed=0)
 
 
 def test_heads_of_kept_layers_get_their_new_numbers(teacher: WhisperForConditionalGeneration) -> None:

@@ -1,30 +1,31 @@
 """PyTorch has no bfloat16 LSTM on many CPUs, and failed where a masked language model was trained or taught in bfloat16."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from raykd.config.mlm import MlmTeacherConfig
-from raykd.data.batches import IGNORED_LABEL
+from raykd.data.batches import IGNORED_LABEL, TextBatch
 from raykd.models.demo import demo_tokenizer
 from raykd.models.masked_lm import new_masked_lm, save_masked_lm
-from raykd.objectives.recipes import ResolvedTerm
-from raykd.training.mlm_teacher import load_mlm_teacher
-from raykd.training.step import MlmStep
-
-CPU = torch.device("cpu")
+from raykd.parts.targets.mlm import MlmTarget
+from raykd.parts.terms.ce import Ce
+from raykd.training.mlm_job import MlmLearner
+from raykd.training.step import Step
+from tests.terms import NOW, active, worker
 
 
 def test_training_in_bfloat16() -> None:
-    step = MlmStep(new_masked_lm(vocabulary=60, width=16, layers=2, mask_id=59, seed=0))
+    learner = MlmLearner(new_masked_lm(vocabulary=60, width=16, layers=2, mask_id=59, seed=0))
+    step = Step(learner, autocast=torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(0, 59, (3, 9), generator=generator)
     lengths_B = torch.tensor([9, 5, 7])
     masked_BT = torch.arange(9) % 3 == torch.tensor([[0], [1], [2]])
-    terms = [ResolvedTerm("ce", "ce")]
-    expected, _ = step(tokens_BT, lengths_B, masked_BT, terms)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = step(tokens_BT, lengths_B, masked_BT, terms)
+    arguments: tuple[Any, ...] = (TextBatch([], tokens_BT, lengths_B, masked_BT), {}, active([Ce()]), NOW)
+    expected, _ = Step(learner)(*arguments)
+    loss, _ = step(*arguments)
+    assert step.head.product_dtype == torch.bfloat16
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)
     gradients = [parameter.grad for parameter in step.parameters()]
@@ -37,7 +38,6 @@ def test_teaching_in_bfloat16(tmp_path: Path) -> None:
     save_masked_lm(new_masked_lm(len(tokenizer), width=16, layers=2, mask_id=50_337, seed=0), folder)
     decoder_input_BU, labels_BU = torch.tensor([[50258, 400, 500]]), torch.tensor([[400, 500, IGNORED_LABEL]])
     for positions in ("exact", "fast", "word"):
-        config = MlmTeacherConfig(model=folder, positions=positions, dtype="bfloat16")
-        teacher = load_mlm_teacher(folder, config, CPU)
+        teacher = MlmTarget(model=folder, positions=positions, dtype="bfloat16").build(worker())
         assert teacher.model.norm.weight.dtype == torch.float32
         assert teacher.distribution(decoder_input_BU, labels_BU).hidden_ND.isfinite().all()

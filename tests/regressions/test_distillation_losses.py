@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raykd.config.objective import KdRecipe
-from raykd.objectives.distribution import LogitsDistribution
-from raykd.objectives.objective import ObjectiveHead, chunked_objective, valid_positions
-from raykd.objectives.recipes import ResolvedTerm, resolve_terms, targets_needed, terms_of
+from raykd.parts.clock import Clock
+from raykd.parts.distribution import LogitsDistribution
+from raykd.parts.outputs import Outputs
+from raykd.parts.recipes.kd import KdRecipe
+from raykd.parts.terms.ce import Ce
+from raykd.parts.terms.js import Js
+from raykd.parts.terms.kl import Kl
+from raykd.parts.terms.term import Divergence
+from raykd.training.objective import ObjectiveHead
+from tests.terms import NOW, active, at_work, labelled, loss_and_sums
 
 N, D, V = 12, 4, 9
 
@@ -24,14 +30,14 @@ HIDDEN_ND, WEIGHT_VD, TEACHER_NV = normal(N, D, seed=1), normal(V, D, seed=2), n
 LABELS_N = torch.arange(N) % V
 
 
-def loss_of(tokens: slice, term: ResolvedTerm) -> Tensor:
+def loss_of(tokens: slice, term: Divergence) -> Tensor:
     target = LogitsDistribution(TEACHER_NV[tokens])
-    return chunked_objective(HIDDEN_ND[tokens], WEIGHT_VD, LABELS_N[tokens], {term.target: target}, [term], 5).loss
+    return loss_and_sums(HIDDEN_ND[tokens], WEIGHT_VD, LABELS_N[tokens], {term.target: target}, [term], 5)[0]
 
 
 def test_js_is_not_normalised_by_micro_batch() -> None:
     """TRL #4719, #6006, #6478: a mean over each micro-batch gives tokens of short micro-batches more weight."""
-    term = ResolvedTerm("js", "js")
+    term = Js()
     long, short = loss_of(slice(0, 11), term), loss_of(slice(11, 12), term)
     torch.testing.assert_close((long + short) / N, loss_of(slice(0, N), term) / N)
     assert abs((long / 11 + short) / 2 - loss_of(slice(0, N), term) / N) > 1e-3
@@ -42,13 +48,13 @@ def test_js_is_jensen_shannon() -> None:
     p_NV, q_NV = (HIDDEN_ND @ WEIGHT_VD.T).softmax(-1), TEACHER_NV.softmax(-1)
     m_NV = (p_NV + q_NV) / 2
     wanted = 0.5 * (functional.kl_div(m_NV.log(), q_NV, reduction="sum") + functional.kl_div(m_NV.log(), p_NV, reduction="sum"))
-    torch.testing.assert_close(loss_of(slice(0, N), ResolvedTerm("js", "js")), wanted)
+    torch.testing.assert_close(loss_of(slice(0, N), Js()), wanted)
 
 
 def test_kl_is_teacher_to_student_and_scaled_by_the_temperature_squared() -> None:
     """Liger's fused distillation leaves the factor out; swapped arguments give the reverse divergence."""
     log_p_NV, q_NV = (HIDDEN_ND @ WEIGHT_VD.T / 2).log_softmax(-1), (TEACHER_NV / 2).softmax(-1)
-    term = ResolvedTerm("kl", "kl", student_temperature=2.0, target_temperature=2.0)
+    term = Kl(student_temperature=2.0, target_temperature=2.0)
     torch.testing.assert_close(loss_of(slice(0, N), term), 4 * functional.kl_div(log_p_NV, q_NV, reduction="sum"))
 
 
@@ -57,7 +63,7 @@ def test_gradients_reach_the_parameter_through_autograd() -> None:
     head = ObjectiveHead(nn.Parameter(WEIGHT_VD.clone()))
     seen: list[Tensor] = []
     head.weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad))
-    loss, _ = head(HIDDEN_ND, LABELS_N, {}, [ResolvedTerm("ce", "ce")])
+    loss, _ = head(Outputs(hidden_ND=HIDDEN_ND), labelled(LABELS_N), {}, active([Ce()]), NOW)
     assert head.weight.grad is None
     loss.backward()
     assert len(seen) == 1
@@ -65,18 +71,21 @@ def test_gradients_reach_the_parameter_through_autograd() -> None:
 
 def test_no_teacher_pass_when_no_term_needs_it() -> None:
     """TRL #5726: the teacher ran although its weight was 0."""
-    assert targets_needed(resolve_terms(terms_of(KdRecipe(recipe="kd", lambda_kl=0.0)), 0, 10)) == set()
+    live = at_work(KdRecipe(lambda_kl=0.0).method(), Clock(0, 10))
+    with live.targets(labelled(LABELS_N), live.active(Clock(0, 10))) as said:
+        assert said == {}
+    assert live.free_unneeded(Clock(0, 10)) == [], "it is not even built"
 
 
 def test_end_of_sequence_counts_although_it_is_also_the_padding_token() -> None:
     """TRL #6357: positions were masked by the padding token's id, which in Whisper ends the sequence."""
     end = 8
     labels_BU = torch.tensor([[3, 4, end], [5, end, -100]])
-    assert labels_BU.flatten()[valid_positions(labels_BU)].tolist() == [3, 4, end, 5, end]
+    assert labelled(labels_BU).labels_N.tolist() == [3, 4, end, 5, end]
 
 
 def test_vocabulary_mismatch_says_so() -> None:
     """TRL #6252: a teacher with another vocabulary (large-v3: 51 866) failed with an obscure error."""
     target = LogitsDistribution(torch.zeros(N, V + 1))
     with pytest.raises(ValueError, match=r"`teacher` has 12 tokens over 10 words, the student 12 tokens over 9"):
-        chunked_objective(HIDDEN_ND, WEIGHT_VD, LABELS_N, {"teacher": target}, [ResolvedTerm("kl", "kl")])
+        loss_and_sums(HIDDEN_ND, WEIGHT_VD, LABELS_N, {"teacher": target}, [Kl()])

@@ -4,15 +4,19 @@ huggingface/trl issue 6252: a vocabulary mismatch gave an obscure shape error de
 silent: large-v3 has 51 866 tokens, one language more, so every later special token means something else.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import WhisperConfig
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config import Config
+from raykd.config.models import ScratchConfig
 from raykd.errors import UserError
-from raykd.models.demo import new_whisper
-from raykd.models.student import build_student, check_compatible
+from raykd.models.demo import demo_processor, new_whisper
+from raykd.models.pairs import check_compatible
+from raykd.models.whisper import save_whisper
+from raykd.preflight import check_run
 
 
 def whisper(**values: Any) -> WhisperConfig:
@@ -34,13 +38,27 @@ def test_equal_formats_of_different_sizes_are_fine() -> None:
     ],
 )
 def test_a_difference_is_explained_in_one_line(teacher: WhisperConfig, student: WhisperConfig, words: str) -> None:
-    with pytest.raises(UserError, match=rf"^student\.init: [^\n]*{words}[^\n]*$"):
+    with pytest.raises(UserError, match=rf"^student: [^\n]*{words}[^\n]*$"):
         check_compatible(teacher, student)
 
 
-def test_building_a_student_checks_its_teacher() -> None:
+@pytest.mark.parametrize("where", ["teacher", "target"])
+def test_a_run_checks_its_teachers_before_it_starts(tmp_path: Path, where: str) -> None:
     dims = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1, window_s=1.0)
-    teacher = new_whisper(dims, seed=0)
-    longer = StudentConfig(init="scratch", scratch=dims.model_copy(update={"window_s": 2.0}))
+    save_whisper(new_whisper(dims, seed=0), demo_processor(dims), str(tmp_path / "teacher"))
+    teacher = {"model": str(tmp_path / "teacher")}
+    tree: dict[str, Any] = {
+        "data": {"source": "demo", "cache_dir": str(tmp_path / "cache")},
+        "student": {"init": "scratch", "scratch": {**dims.model_dump(), "window_s": 2.0}},
+        "objective": {"terms": [{"kind": "kl", "target": where}]},
+        "train": {"steps": 1},
+        "output_dir": str(tmp_path / "runs"),
+    }
+    if where == "teacher":
+        tree["teacher"] = teacher
+    else:
+        tree["objective"]["targets"] = {"target": {"kind": "whisper", **teacher}}
     with pytest.raises(UserError, match="window"):
-        build_student(longer, teacher, seed=0)
+        check_run(Config.model_validate(tree), resume=False)
+    tree["student"]["scratch"]["window_s"] = 1.0
+    check_run(Config.model_validate(tree), resume=False)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config.models import ScratchConfig
 from raykd.models.banner import ModelFacts, RunFacts, banner_text, model_facts, slow_paths
 from raykd.models.demo import new_whisper
 from raykd.models.size import Flops, ParameterCount
-from raykd.models.student import freeze
+from raykd.parts.students.layer_copy import LayerCopy
 
 TEACHER = ModelFacts(
     "openai/whisper-large-v2",
@@ -41,6 +41,7 @@ RUN = RunFacts(
     cluster_gpus=4,
     workers=4,
     zero_stage=1,
+    parts=(),
     batch_size=256,
     accumulation=2,
     steps=1000,
@@ -68,6 +69,11 @@ def test_the_banner_of_a_fast_run_has_the_numbers_and_no_warning() -> None:
     ):
         assert words in text
     assert "WARNING" not in text
+
+
+def test_parts_of_the_users_own_are_told() -> None:
+    assert "parts" not in banner_text(RUN)
+    assert "code of your own from focal.py, sharper.py" in banner_text(replace(RUN, parts=("focal.py", "sharper.py")))
 
 
 def test_a_run_without_teacher_has_no_teacher_line() -> None:
@@ -108,7 +114,7 @@ def test_float32_is_no_slow_path_where_there_is_nothing_faster() -> None:
 
 def test_facts_of_a_model() -> None:
     model = new_whisper(ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=2, decoder_layers=1, window_s=1.0), seed=0)
-    freeze(model, StudentConfig())
+    LayerCopy().freeze(model)
     alone = model_facts("student", model, tokens=10.4, dtype="float32")
     shared = model_facts("student", model, tokens=10.4, dtype="float32", shared_encoder=True)
     assert alone.shape == "2+1 layers, width 16"

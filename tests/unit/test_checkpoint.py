@@ -1,6 +1,7 @@
 """Checkpoints: complete or not there."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,30 @@ from raykd.training import checkpoint as ckpt
 STATE = ckpt.CheckpointState(step=7, frozen_hash="f", teacher_hash="t", corpus_key="c")
 PARAMETERS = {"model.decoder.embed_tokens.weight": torch.arange(6.0).reshape(2, 3)}
 MOMENTS = {"model.decoder.embed_tokens.weight.exp_avg": torch.ones(2, 3)}
+PARTS = {"updates.0/step": torch.tensor([3.0])}
+TENSORS = ckpt.Tensors(PARAMETERS, MOMENTS, PARTS)
 
 
 def write(folder: Path, step: int) -> str:
-    return ckpt.write_checkpoint(str(folder), ckpt.CheckpointState(step, "f", "t", "c"), PARAMETERS, MOMENTS)
+    return ckpt.write_checkpoint(str(folder), ckpt.CheckpointState(step, "f", "t", "c"), TENSORS)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    path = ckpt.write_checkpoint(str(tmp_path), STATE, PARAMETERS, MOMENTS)
-    assert ckpt.read_state(path) == STATE
+    path = ckpt.write_checkpoint(str(tmp_path), STATE, TENSORS)
+    found = ckpt.read_state(path)
+    assert replace(found, files={}) == STATE
+    assert set(found.files) == {"trainable.safetensors", "optimizer.safetensors", "parts.safetensors"}
     torch.testing.assert_close(ckpt.read_trainable(path), PARAMETERS)
     torch.testing.assert_close(ckpt.read_moments(path), MOMENTS)
+    torch.testing.assert_close(ckpt.read_parts(path), PARTS)
     assert ckpt.latest_checkpoint(str(tmp_path)) == path
+
+
+def test_parts_without_state_have_no_file(tmp_path: Path) -> None:
+    path = ckpt.write_checkpoint(str(tmp_path), STATE, ckpt.Tensors(PARAMETERS, MOMENTS))
+    assert not (Path(path) / "parts.safetensors").exists()
+    assert ckpt.read_parts(path) == {}
+    assert ckpt.damage(path) is None
 
 
 def test_a_checkpoint_without_its_mark_is_none(tmp_path: Path) -> None:
@@ -34,7 +47,7 @@ def test_a_checkpoint_without_its_mark_is_none(tmp_path: Path) -> None:
     assert ckpt.latest_checkpoint(str(tmp_path)) == ckpt.path_of(str(tmp_path), 1)
 
 
-@pytest.mark.parametrize("failing_write", [1, 2, 3])
+@pytest.mark.parametrize("failing_write", [1, 2, 3, 4])
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int) -> None:
     good = write(tmp_path, 1)
     write_bytes, calls = storage.write_bytes, []
@@ -59,7 +72,13 @@ def test_pruning_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "what"), [("frozen_hash", "frozen weights"), ("teacher_hash", "the teacher"), ("corpus_key", "the data")]
+    ("field", "what"),
+    [
+        ("frozen_hash", "frozen weights"),
+        ("teacher_hash", "the teacher"),
+        ("corpus_key", "the data"),
+        ("parts_hash", "a file of --parts"),
+    ],
 )
 def test_another_run_is_refused(field: str, what: str) -> None:
     other = ckpt.CheckpointState(**{**vars(STATE), field: "other"})

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from raykd.objectives.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
+from raykd.parts.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
 
 N, D, V = 7, 5, 11
 CHUNK = slice(2, 6)

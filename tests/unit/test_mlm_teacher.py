@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.mlm import MlmTeacherConfig
-from raykd.config.objective import PUBLISHED_VOCABULARY, MlmKdRecipe
+from raykd.data.batches import Batch
 from raykd.models.masked_lm import MaskedLm, new_masked_lm
-from raykd.objectives.distribution import LogitsDistribution
-from raykd.objectives.objective import chunked_objective
-from raykd.objectives.recipes import resolve_terms, terms_of
-from raykd.training.mlm_teacher import MlmTeacher
+from raykd.parts.distribution import LogitsDistribution
+from raykd.parts.recipes.mlm_kd import PUBLISHED_VOCABULARY, MlmKdRecipe
+from raykd.parts.targets.mlm import MlmTarget, MlmTeacher
+from raykd.parts.terms.ce import Ce
+from raykd.parts.terms.kl import Kl
+from tests.terms import loss_and_sums
 
 SEQUENCES = ([1, 2, 3, 4, 5, 6], [1, 2, 9, 6])
 
@@ -27,7 +28,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def teacher(model: MaskedLm, **config: object) -> MlmTeacher:
     starts_word_V = torch.tensor([token not in (4, 9) for token in range(20)])
-    return MlmTeacher(model, MlmTeacherConfig.model_validate({"model": "unused", **config}), starts_word_V)
+    return MlmTeacher(model, MlmTarget.model_validate({"model": "unused", **config}), starts_word_V)
 
 
 def small() -> MaskedLm:
@@ -48,6 +49,14 @@ def test_each_label_is_predicted_from_the_gold_text_around_it() -> None:
     torch.testing.assert_close(distribution.log_probs(slice(0, 8), 1.0), torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_is_asked_as_it_is() -> None:
+    inputs_BU, labels_BU = batch()
+    said = teacher(small()).outputs(Batch([], [], torch.empty(0), inputs_BU, labels_BU, 0.0), frozenset(), {})
+    assert said.distribution is not None
+    expected = teacher(small()).distribution(inputs_BU, labels_BU)
+    torch.testing.assert_close(said.distribution.log_probs(slice(0, 8), 1.0), expected.log_probs(slice(0, 8), 1.0))
+
+
 @pytest.mark.parametrize("positions", ["exact", "fast", "word"])
 def test_texts_that_come_again_are_remembered_within_the_limit(positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     remembering, forgetting = teacher(small(), positions=positions), teacher(small(), positions=positions, cache_mb=0)
@@ -66,8 +75,8 @@ def recipe(**fields: object) -> MlmKdRecipe:
 def gradient(objective: MlmKdRecipe, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, mlm_NV: Tensor) -> Tensor:
     """Of our objective, a mean over tokens, with respect to the hidden states."""
     hidden_ND = hidden_ND.clone().requires_grad_()
-    terms = resolve_terms(terms_of(objective), 0, 1)
-    chunked_objective(hidden_ND, weight_VD, labels_N, {"mlm": LogitsDistribution(mlm_NV)}, terms).loss.backward()
+    targets = {"mlm": LogitsDistribution(mlm_NV)}
+    loss_and_sums(hidden_ND, weight_VD, labels_N, targets, objective.method().terms)[0].backward()
     assert hidden_ND.grad is not None
     return hidden_ND.grad / len(labels_N)
 
@@ -75,7 +84,7 @@ def gradient(objective: MlmKdRecipe, hidden_ND: Tensor, weight_VD: Tensor, label
 def test_both_presets_weigh_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """`code` against the published arithmetic (a mean over tokens and vocabulary, times tau squared), up to a common factor."""
     N, V, D, lambda_lm, tau = 7, 40, 6, 1e-3, 2.0
-    monkeypatch.setattr("raykd.objectives.recipes.PUBLISHED_VOCABULARY", V)
+    monkeypatch.setattr("raykd.parts.recipes.mlm_kd.PUBLISHED_VOCABULARY", V)
     random = torch.Generator().manual_seed(0)
     hidden_ND, weight_VD, mlm_NV = (torch.randn(*s, generator=random, dtype=torch.float64) for s in ((N, D), (V, D), (N, V)))
     labels_N = torch.randint(0, V, (N,), generator=random)
@@ -99,7 +108,9 @@ def test_both_presets_weigh_what_they_say(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_published_numbers_are_93_per_cent_labels_and_7_per_cent_language_model() -> None:
-    ce, kl = terms_of(recipe())
+    ce, kl = recipe().method().terms
+    assert isinstance(ce, Ce)
+    assert isinstance(kl, Kl)
     assert isinstance(ce.weight, float)
     assert isinstance(kl.weight, float)
     assert isinstance(kl.student_temperature, float)
@@ -116,8 +127,10 @@ def test_both_teachers_may_share_an_objective() -> None:
         "objective": {"mlm": "mlm", "terms": [{"kind": "kl"}, {"kind": "kl", "target": "mlm", "weight": 0.1}]},
         "train": {"steps": 1},
     }
-    names = [term.name for term in terms_of(Config.model_validate(tree).objective)]
-    assert names == ["kl_teacher", "kl_mlm"]
+    method = Config.model_validate(tree).method
+    assert [term.name for term in method.terms] == ["kl_teacher", "kl_mlm"]
+    assert method.targets["mlm"] == MlmTarget(model="mlm")
+    assert method.needed(method.terms) == ["teacher", "mlm"]
     tree["objective"]["mlm"] = None  # type: ignore[index]
-    with pytest.raises(ValueError, match=r"needs the model's folder in objective\.mlm"):
+    with pytest.raises(ValueError, match=r"no target is named 'mlm'; give it in objective\.targets \(known: teacher\)"):
         Config.model_validate(tree)

@@ -7,9 +7,11 @@ import torch
 from raykd.training import checkpoint as ckpt
 from raykd.training.selection import CheckpointSelection
 
+TENSORS = ckpt.Tensors({"w": torch.zeros(1)}, {})
+
 
 def write(folder: Path, step: int) -> None:
-    ckpt.write_checkpoint(str(folder), ckpt.CheckpointState(step, "", "", ""), {"w": torch.zeros(1)}, {})
+    ckpt.write_checkpoint(str(folder), ckpt.CheckpointState(step, "", "", ""), TENSORS)
 
 
 def steps(folder: Path) -> list[int]:

@@ -6,9 +6,12 @@ import pytest
 
 from raykd.config import RunConfig, dump_yaml, load_config, load_mlm_config
 from raykd.config.data import CommonVoiceSource
-from raykd.config.objective import KdRecipe, MlmKdRecipe
 from raykd.config.text import TextFilesSource
 from raykd.config.yaml_text import from_yaml
+from raykd.parts.recipes.kd import KdRecipe
+from raykd.parts.recipes.mlm_kd import MlmKdRecipe
+from raykd.parts.students.layer_copy import LayerCopy
+from raykd.parts.students.pretrained import Pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -38,7 +41,7 @@ def test_distil_large_v2_has_the_published_numbers() -> None:
     assert isinstance(config.data.source[0], CommonVoiceSource)
     assert config.teacher is not None
     assert config.teacher.model == "openai/whisper-large-v2"
-    assert (config.student.encoder_layers, config.student.decoder_layers, config.student.freeze_encoder) == (None, 2, True)
+    assert config.student == LayerCopy(encoder_layers=None, decoder_layers=2, freeze_encoder=True)
     assert config.objective == KdRecipe(recipe="kd", lambda_ce=0.8, lambda_kl=1.0, temperature=2.0)
     train = config.train
     assert (train.steps, train.batch_size, train.warmup_steps, train.lr_schedule) == (80_000, 256, 500, "linear")
@@ -62,7 +65,8 @@ def test_whisper_tiny_czech_has_the_published_numbers() -> None:
     assert isinstance(config.objective, MlmKdRecipe)
     assert (config.objective.lambda_lm, config.objective.preset, config.objective.mlm_temperature) == (1e-3, "code", 1.0)
     assert Path(config.objective.mlm.model).name == "mlm_czech.yaml"
-    assert (config.student.init, config.student.freeze_encoder, config.teacher) == ("openai/whisper-tiny", False, None)
+    assert config.student == Pretrained(model="openai/whisper-tiny", freeze_encoder=False)
+    assert config.teacher is None
     train = config.train
     assert (train.epochs, train.batch_size, train.lr, train.lr_schedule, train.warmup_steps) == (14, 8, 1e-4, "linear", 11)
     assert (train.weight_decay, train.eps, train.clip_norm) == (0.01, 1e-8, 0.0)

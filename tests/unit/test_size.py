@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config.models import ScratchConfig
 from raykd.models.demo import new_whisper
 from raykd.models.size import count_parameters, flops_per_utterance
-from raykd.models.student import freeze
+from raykd.parts.students.layer_copy import LayerCopy
 
 DIMS = ScratchConfig(width=32, heads=2, ffn=80, encoder_layers=3, decoder_layers=2, window_s=2.0, max_label_tokens=64)
 LARGE_V2 = WhisperConfig(
@@ -72,7 +72,7 @@ def test_parameters_of_large_v2_and_distil_large_v2(decoder_layers: int, million
 
 def test_trainable_parameters_leave_out_the_frozen_encoder_and_count_the_tied_head_once() -> None:
     model = new_whisper(DIMS, seed=0)
-    freeze(model, StudentConfig(init="teacher", freeze_encoder=True))
+    LayerCopy(freeze_encoder=True).freeze(model)
     count = count_parameters(model)
     assert count.trainable == sum(parameter.numel() for parameter in model.model.decoder.parameters())
     assert count.total - count.trainable == sum(parameter.numel() for parameter in model.model.encoder.parameters())

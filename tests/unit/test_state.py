@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config.models import ScratchConfig
 from raykd.models import state
 from raykd.models.demo import new_whisper
 from raykd.models.state import frozen_names, state_hash, trainable_names
-from raykd.models.student import freeze
+from raykd.parts.students.layer_copy import LayerCopy
 
 DIMS = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1, window_s=1.0)
 
@@ -21,7 +21,7 @@ def all_names(model: nn.Module) -> list[str]:
 
 def test_names_are_split_by_what_trains_and_the_tied_head_comes_once() -> None:
     model = new_whisper(DIMS, seed=0)
-    freeze(model, StudentConfig(freeze_encoder=True))
+    LayerCopy(freeze_encoder=True).freeze(model)
     assert all(name.startswith("model.encoder.") for name in frozen_names(model))
     assert all(name.startswith("model.decoder.") for name in trainable_names(model))
     assert "model.decoder.embed_tokens.weight" in trainable_names(model)
@@ -42,7 +42,7 @@ def test_any_single_weight_changes_the_hash_and_putting_it_back_restores_it() ->
 
 def test_the_hash_covers_only_the_named_parameters_in_any_order() -> None:
     model = new_whisper(DIMS, seed=0)
-    freeze(model, StudentConfig(freeze_encoder=True))
+    LayerCopy(freeze_encoder=True).freeze(model)
     names = frozen_names(model)
     before = state_hash(model, names)
     model.model.decoder.layers[0].fc1.weight.data.add_(1)

@@ -9,12 +9,16 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from raykd.config.models import ScratchConfig, StudentConfig
+from raykd.config import Config
+from raykd.config.load import parse
 from raykd.errors import UserError
 from raykd.models.demo import new_whisper
-from raykd.models.student import build_student, copy_layers, freeze, kept_layers, shares_encoder
+from raykd.parts.students.layer_copy import LayerCopy, copy_layers, kept_layers
+from raykd.parts.students.pretrained import Pretrained
+from raykd.parts.students.scratch import Scratch
+from raykd.parts.students.student import Student
 
-DIMS = ScratchConfig(width=16, heads=2, ffn=32, encoder_layers=4, decoder_layers=6, window_s=1.0, max_label_tokens=16)
+DIMS = Scratch(width=16, heads=2, ffn=32, encoder_layers=4, decoder_layers=6, window_s=1.0, max_label_tokens=16)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,17 @@ def teacher() -> WhisperForConditionalGeneration:
     for i, parameter in enumerate(model.parameters()):
         parameter.data.add_(0.01 * i)
     return model
+
+
+def build(student: Student, teacher: WhisperForConditionalGeneration | None, seed: int = 0) -> WhisperForConditionalGeneration:
+    model = student.make(teacher, seed)
+    student.freeze(model)
+    return model
+
+
+def shares_encoder(config: Student, teacher: WhisperForConditionalGeneration, student: WhisperForConditionalGeneration) -> bool:
+    encoder = config.learner(student).frozen_encoder
+    return encoder is not None and encoder.is_copy_of(teacher)
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -82,7 +97,7 @@ def test_weights_come_from_the_kept_layers(teacher: WhisperForConditionalGenerat
 
 
 def test_a_student_with_all_layers_computes_what_its_teacher_computes(teacher: WhisperForConditionalGeneration) -> None:
-    student = build_student(StudentConfig(decoder_layers=None), teacher, seed=0)
+    student = build(LayerCopy(decoder_layers=None), teacher)
     mel, ids = torch.randn(2, 80, 100), torch.randint(0, 50_000, (2, 5))
     with torch.no_grad():
         assert torch.equal(
@@ -103,7 +118,7 @@ def test_the_student_has_its_own_memory_and_is_float32(teacher: WhisperForCondit
 
 
 def test_the_student_generates_and_survives_saving(teacher: WhisperForConditionalGeneration, tmp_path: Path) -> None:
-    student = build_student(StudentConfig(decoder_layers=1), teacher, seed=0)
+    student = build(LayerCopy(decoder_layers=1), teacher)
     mel = torch.randn(1, 80, 100)
     tokens = student.generate(mel, language="cs", task="transcribe")
     student.save_pretrained(tmp_path)
@@ -117,7 +132,7 @@ def test_generation_config_is_the_teachers_but_for_forced_ids(teacher: WhisperFo
     old_generation: Any = old.generation_config
     old_generation.forced_decoder_ids = [[1, None], [2, 50_359]]
     old.config.forced_decoder_ids = [[1, 50_259], [2, 50_359]]
-    student = build_student(StudentConfig(decoder_layers=2), old, seed=0)
+    student = build(LayerCopy(decoder_layers=2), old)
     assert getattr(student.config, "forced_decoder_ids", None) is None
     assert getattr(student.generation_config, "forced_decoder_ids", None) is None
     assert old_generation.forced_decoder_ids is not None, "the teacher stays as it was"
@@ -126,51 +141,52 @@ def test_generation_config_is_the_teachers_but_for_forced_ids(teacher: WhisperFo
 
 
 def test_what_trains(teacher: WhisperForConditionalGeneration) -> None:
-    frozen = build_student(StudentConfig(freeze_encoder=True), teacher, seed=0)
+    frozen = build(LayerCopy(freeze_encoder=True), teacher)
     assert not any(parameter.requires_grad for parameter in frozen.model.encoder.parameters())
     assert all(parameter.requires_grad for parameter in frozen.model.decoder.parameters())
-    trained = build_student(StudentConfig(freeze_encoder=False), teacher, seed=0)
+    trained = build(LayerCopy(freeze_encoder=False), teacher)
     still = [name for name, parameter in trained.named_parameters() if not parameter.requires_grad]
     assert still == ["model.encoder.embed_positions.weight"]
-    scratch = build_student(StudentConfig(init="scratch", scratch=DIMS, freeze_encoder=True), None, seed=0)
+    scratch = build(DIMS, None)
     assert scratch.model.encoder.conv1.weight.requires_grad, "a random encoder must train"
 
 
 def test_the_encoder_is_shared_only_when_frozen_complete_and_equal(teacher: WhisperForConditionalGeneration) -> None:
-    frozen = StudentConfig(freeze_encoder=True)
-    student = build_student(frozen, teacher, seed=0)
+    frozen = LayerCopy(freeze_encoder=True)
+    student = build(frozen, teacher)
     assert shares_encoder(frozen, teacher, student)
     assert shares_encoder(frozen, copy.deepcopy(teacher).bfloat16(), student), "the teacher may teach in bfloat16"
-    trained = StudentConfig(freeze_encoder=False)
-    assert not shares_encoder(trained, teacher, build_student(trained, teacher, seed=0))
-    thinned = StudentConfig(encoder_layers=2)
-    assert not shares_encoder(thinned, teacher, build_student(thinned, teacher, seed=0))
-    reordered = StudentConfig(encoder_layers=(0, 2, 1, 3))
-    assert not shares_encoder(reordered, teacher, build_student(reordered, teacher, seed=0))
+    trained = LayerCopy(freeze_encoder=False)
+    assert not shares_encoder(trained, teacher, build(trained, teacher, seed=0))
+    thinned = LayerCopy(encoder_layers=2)
+    assert not shares_encoder(thinned, teacher, build(thinned, teacher, seed=0))
+    reordered = LayerCopy(encoder_layers=(0, 2, 1, 3))
+    assert not shares_encoder(reordered, teacher, build(reordered, teacher, seed=0))
     student.model.encoder.layers[3].fc2.bias.data[0] += 1
     assert not shares_encoder(frozen, teacher, student)
 
 
 def test_a_student_from_a_folder_keeps_its_layers(tiny_whisper_dir: Path) -> None:
-    config = StudentConfig(init=str(tiny_whisper_dir))
-    student = build_student(config, None, seed=0)
+    config = Pretrained(model=str(tiny_whisper_dir))
+    student = build(config, None)
     assert (student.config.encoder_layers, student.config.decoder_layers) == (1, 2)
-    assert shares_encoder(config, student, build_student(config, student, seed=0))
+    assert shares_encoder(config, student, build(config, student, seed=0))
 
 
 def test_scratch_depends_on_the_seed_only(teacher: WhisperForConditionalGeneration) -> None:
-    config = StudentConfig(init="scratch", scratch=DIMS)
-    assert same_weights(build_student(config, None, seed=1), build_student(config, teacher, seed=1))
-    assert not same_weights(build_student(config, None, seed=1), build_student(config, None, seed=2))
+    assert same_weights(build(DIMS, None, seed=1), build(DIMS, teacher, seed=1))
+    assert not same_weights(build(DIMS, None, seed=1), build(DIMS, None, seed=2))
 
 
 def test_a_student_from_a_teacher_needs_one() -> None:
-    with pytest.raises(UserError, match=r"^student\.init: [^\n]+teacher section"):
-        build_student(StudentConfig(), None, seed=0)
+    tree = {"data": {"source": "demo"}, "train": {"steps": 1}, "objective": "ce"}
+    with pytest.raises(UserError, match=r"^run\.yaml: teacher: required, because student\.kind is `layer_copy`; give [^\n]+$"):
+        parse(Config, tree, "run.yaml")
+    assert parse(Config, {**tree, "student": "scratch"}, "run.yaml").student == Scratch()
 
 
 def test_freeze_undoes_an_earlier_freeze(teacher: WhisperForConditionalGeneration) -> None:
     student = copy_layers(teacher, None, 2)
-    freeze(student, StudentConfig(freeze_encoder=True))
-    freeze(student, StudentConfig(freeze_encoder=False))
+    LayerCopy(freeze_encoder=True).freeze(student)
+    LayerCopy(freeze_encoder=False).freeze(student)
     assert student.model.encoder.conv1.weight.requires_grad

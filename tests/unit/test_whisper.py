@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
-from raykd.config.models import StudentConfig
 from raykd.errors import UserError
 from raykd.models.demo import demo_tokenizer
-from raykd.models.student import build_student
 from raykd.models.whisper import generation_config_for, load_processor, load_whisper, read_config, save_whisper, speech_format
+from raykd.parts.students.layer_copy import LayerCopy
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_a_folder_written_by_an_old_transformers_becomes_a_student_that_can_be_s
     generation_file = folder / "generation_config.json"
     generation = json.loads(generation_file.read_text()) | {"forced_decoder_ids": [[1, None], [2, 50359]]}
     generation_file.write_text(json.dumps(generation))
-    student = build_student(StudentConfig(decoder_layers=1), load_whisper(str(folder)), seed=0)
+    student = LayerCopy(decoder_layers=1).make(load_whisper(str(folder)), seed=0)
     save_whisper(student, load_processor(str(folder)), str(tmp_path / "student"))
     saved = (tmp_path / "student" / "config.json").read_text() + (tmp_path / "student" / "generation_config.json").read_text()
     assert "forced_decoder_ids" not in saved or '"forced_decoder_ids": null' in saved
