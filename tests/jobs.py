@@ -43,7 +43,7 @@ def job_maker(source: str, corpus: Corpus, teacher: Path, folder: Path) -> MakeJ
         config = Config.model_validate(
             {
                 "data": {"source": source},
-                "teacher": {"model": str(teacher)},
+                "teacher": {"model": str(teacher), "dtype": "float32"},
                 "student": {"decoder_layers": 1, **(student or {})},
                 "objective": objective or {"recipe": "kd"},
                 "train": {
