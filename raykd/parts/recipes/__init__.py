@@ -3,6 +3,11 @@
 from raykd.parts.recipes import ce, kd, mlm_kd, terms
 from raykd.parts.recipes.recipe import RECIPES_ROOM as ROOM
 
-PARTS = (kd, mlm_kd, ce, terms)
+PARTS = (
+    kd,
+    mlm_kd,
+    ce,
+    terms,
+)
 
 __all__ = ["PARTS", "ROOM"]
