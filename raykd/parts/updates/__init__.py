@@ -1,8 +1,8 @@
 """What besides the student changes while it trains, one file each."""
 
-from raykd.parts.part import Part
+from raykd.parts.updates import self_teacher
 from raykd.parts.updates.update import UPDATES_ROOM as ROOM
 
-PARTS: tuple[type[Part], ...] = ()
+PARTS = (self_teacher,)
 
 __all__ = ["PARTS", "ROOM"]
