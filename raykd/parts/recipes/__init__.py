@@ -1,6 +1,6 @@
 """Methods, one file each. A method's file may also hold the parts that it alone brings."""
 
-from raykd.parts.recipes import ce, dr_kd, imitkd, kd, mlm_kd, terms
+from raykd.parts.recipes import akd, ce, dr_kd, imitkd, kd, mlm_kd, terms
 from raykd.parts.recipes.recipe import RECIPES_ROOM as ROOM
 
 PARTS = (
@@ -8,6 +8,7 @@ PARTS = (
     mlm_kd,
     dr_kd,
     imitkd,
+    akd,
     ce,
     terms,
 )
