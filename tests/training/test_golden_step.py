@@ -21,6 +21,8 @@ from tests.training.plain import Plain
 from tests.training.workers import final_parameters, train_in_processes
 
 STEPS = 5
+ROUNDING = 1e-5
+"""Log-probabilities near -11 have float32 steps of 1e-6, and a divergence is multiplied by a temperature squared of up to 9."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def sharp_dir(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     with torch.no_grad():
         for parameter in model.model.decoder.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(3)
+                parameter.mul_(6)
     folder = tmp_path_factory.mktemp("sharp")
     save_whisper(model, load_processor(str(tiny_whisper_dir)), str(folder))
     return folder
@@ -102,7 +104,18 @@ def job_of(case: Case, make_job: MakeJob, mlm_dir: Path, number: int) -> Student
     return replace(job, trained_ids=None)
 
 
+_done: dict[tuple[str, bool, float], tuple[Plain, dict[str, torch.Tensor]]] = {}
+"""Accumulation, workers and ZeRO stages are nothing to the loop by hand."""
+
+
 def by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[Plain, dict[str, torch.Tensor]]:
+    key = (name, job.config.student.freeze_encoder, job.config.train.clip_norm)
+    if key not in _done:
+        _done[key] = _by_hand(job, name, mlm_dir, teacher)
+    return _done[key]
+
+
+def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[Plain, dict[str, torch.Tensor]]:
     def rate(step: int) -> float:
         return 1e-3 * ((step + 1) / 2 if step < 2 else (STEPS - step) / (STEPS - 2))
 
@@ -125,10 +138,8 @@ def by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[Pl
 def assert_same(records: list[Record], job: StudentJob, loop: Plain, expected: dict[str, torch.Tensor]) -> None:
     trained = [record for record in records if record["kind"] == "train"]
     assert len(trained) == STEPS
-    print([(r["terms"], r["grad_norm"]) for r in trained], loop.records, loop.norms)
     for record, norm, terms in zip(trained, loop.norms, loop.records, strict=True):
-        assert record["loss"] == pytest.approx(terms.pop("loss"), rel=1e-5)
-        assert record["terms"] == pytest.approx(terms, rel=1e-5, abs=2e-6)
+        assert {"loss": record["loss"], **record["terms"]} == pytest.approx(terms, rel=1e-5, abs=ROUNDING)
         assert record["grad_norm"] == pytest.approx(norm, rel=1e-4)
         assert record["precision"] == "float32"
     found = final_parameters(job)
