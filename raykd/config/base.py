@@ -75,6 +75,16 @@ def wrong(message: str, *keys: str | int) -> ValidationError:
     return ValidationError.from_exception_data("config", [InitErrorDetails(type=kind, loc=keys, input=None)])
 
 
+def branch(name: str) -> str:
+    """In the place of a mistake: which part a section was read as. Beside it there may be a key of the same name."""
+    return f"<{name}>"
+
+
+def branch_of(step: str | int) -> str | None:
+    """The name that `branch` was given; None for a key."""
+    return step[1:-1] if isinstance(step, str) and step.startswith("<") and step.endswith(">") else None
+
+
 SectionT = TypeVar("SectionT", bound=Section)
 Change = Callable[[str, Any, tuple[Mark, ...]], Any]
 """(key path such as `teacher.model`, value, its marks) -> the value that takes its place."""
@@ -86,8 +96,10 @@ def mapped(section: SectionT, change: Change, above: str = "") -> SectionT:
     for key, before in section:
         path, marks = above + key, marks_of(type(section), key)
         value = change(path, before, marks) if marks and before is not None else before
-        changed[key] = _mapped_inside(value, change, path)
-    return section.model_copy(update=changed)
+        value = _mapped_inside(value, change, path)
+        if value != before:  # the others stay as they were given: a copy would count every key as set by the user
+            changed[key] = value
+    return section.model_copy(update=changed) if changed else section
 
 
 def _mapped_inside(value: Any, change: Change, path: str) -> Any:

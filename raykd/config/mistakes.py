@@ -4,11 +4,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from raykd.config.base import Section, types_in
+from raykd.config.base import Section, branch_of, types_in
 
 Path = tuple[str | int, ...]
 
@@ -62,19 +62,34 @@ def got(value: Any) -> str:
 
 
 def _written_path(item: Mapping[str, Any], tree: Any) -> Path:
-    """The keys of pydantic's location: what is no step in `tree` names a branch of a union instead."""
+    """The keys of pydantic's location: what is no step in `tree` names a branch of a union, or a key that was written short."""
     path: list[str | int] = []
     node = tree
     for depth, part in enumerate(item["loc"]):
         steps = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+        last = depth == len(item["loc"]) - 1
         inside = part in steps
-        absent = item["type"] in {"missing", "wrong"} and depth == len(item["loc"]) - 1
+        absent = item["type"] in {"missing", "wrong"} and last
+        if branch_of(part) is not None:
+            continue
+        if not inside and last and isinstance(node, dict):
+            short = _short_form(part, item["input"], node)
+            path += short
+            absent = absent and not short
         if inside or absent:
             path.append(part if isinstance(node, list) else str(part))
             node = node[part] if inside else None
     if item["type"].startswith("union_tag_"):
         path.append(item["ctx"]["discriminator"].strip("'"))
     return tuple(path)
+
+
+def _short_form(key: Any, value: Any, node: Mapping[str, Any]) -> list[str | int]:
+    """How one wrote a key that is not in a section: in a section within it, or its value under another name."""
+    for name, inner in node.items():
+        if isinstance(inner, dict) and key in inner:
+            return [name, key]
+    return next(([name] for name, inner in node.items() if inner is value), [])
 
 
 def _complaint(path: Path, items: Sequence[Any], root: type[Section]) -> str:
@@ -119,7 +134,7 @@ def _unknown_key(path: Path, location: Path, root: type[Section]) -> str:
     key = str(location[-1])
     keys = sorted({name for section in sections for name in section.model_fields})
     nearest = [written((*path[:-1], near)) for near in get_close_matches(key, keys, n=1)]
-    elsewhere = [known for known in dict.fromkeys(_key_paths(root)) if known.endswith(f".{key}")]
+    elsewhere = [known for known in dict.fromkeys(_key_paths(root)) if known.endswith(f".{key}") and known != written(path)]
     hint = f"did you mean {_either((nearest or elsewhere)[:3])}? " if nearest or elsewhere else ""
     return f"unknown key; {hint}known here: {', '.join(keys)}"
 
@@ -127,13 +142,18 @@ def _unknown_key(path: Path, location: Path, root: type[Section]) -> str:
 def _sections_at(root: type[Section], location: Path) -> list[type[Section]]:
     """The section at a location of pydantic's, or all that it may be when no tag says which."""
     found = [root]
-    for part in location:
+    steps = iter(location)
+    for part in steps:
         if isinstance(part, int):
             continue
-        if len(found) > 1:
-            found = [section for section in found if part in _names_of(section)]
+        name = branch_of(part) or part
+        if len(found) > 1 or name != part:
+            found = [section for section in found if name in _names_of(section)]
         elif found and part in found[0].model_fields:
-            found = list(_sections_in(found[0].model_fields[part].annotation))
+            annotation = found[0].model_fields[part].annotation
+            found = list(_sections_in(annotation))
+            if get_origin(annotation) is dict:
+                next(steps, None)  # a key that the user chose
     return found
 
 

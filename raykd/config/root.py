@@ -3,21 +3,33 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raykd.config.base import Mark, Section, wrong
 from raykd.config.data import DataConfig
+from raykd.config.mistakes import mistakes
 from raykd.config.mlm import MlmConfig
 from raykd.config.text import TextConfig
 from raykd.config.training import ClusterConfig, EvaluationConfig, TrackingConfig, TrainConfig
 from raykd.errors import UserError
 from raykd.parts.inputs.input import Input
+from raykd.parts.inputs.spec_augment import SpecAugment
 from raykd.parts.recipes.kd import KdRecipe
 from raykd.parts.recipes.recipe import TEACHER, Method, Recipe, named
 from raykd.parts.rooms import ROOMS  # noqa: F401 (fills the rooms)
 from raykd.parts.students.layer_copy import LayerCopy
 from raykd.parts.students.student import Student
 from raykd.parts.targets.whisper import WhisperTarget
+
+
+def _elsewhere(found: list[tuple[str, str]], *keys: str) -> ValidationError:
+    """Mistakes in a section that the user wrote at other keys than it is read from."""
+    details = []
+    for path, message in found:
+        kind = PydanticCustomError("wrong", "{message}", {"message": message})
+        details.append(InitErrorDetails(type=kind, loc=(*keys, path) if path else keys, input=None))
+    return ValidationError.from_exception_data("config", details)
 
 
 class RunConfig(Section):
@@ -67,7 +79,10 @@ class Config(RunConfig):
         section = data.pop("spec_augment")
         inputs = value.get("inputs") or ()
         if section is not None:
-            inputs = (*inputs, {"kind": "spec_augment", **section} if isinstance(section, dict) else section)
+            try:
+                inputs = (*inputs, SpecAugment.model_validate(section))
+            except ValidationError as error:
+                raise _elsewhere(mistakes(error, SpecAugment, section), "data", "spec_augment") from None
         return {**value, "data": data, "inputs": inputs}
 
     @model_validator(mode="after")

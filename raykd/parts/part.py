@@ -11,7 +11,7 @@ from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 from torch import Tensor, nn
 
-from raykd.config.base import Section
+from raykd.config.base import Section, branch
 from raykd.parts.clock import Clock
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _below(name: str, error: ValidationError) -> ValidationError:
         details.append(
             InitErrorDetails(
                 type=kind if known else PydanticCustomError(kind, "{message}", {"message": item["msg"]}),
-                loc=(name, *item["loc"]),
+                loc=(branch(name), *item["loc"]),
                 input=item["input"],
                 ctx=context,
             )

@@ -80,6 +80,26 @@ def test_machines_caches_tracking_and_evaluation_may_change_on_a_resume(tmp_path
         assert "num_workers: 5" in run.read_text("config.yaml")
 
 
+def test_what_is_free_within_a_part_may_change_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
+    with opened_run(config(output_dir=str(tmp_path)), False, 1, quiet) as (_, before):
+        pass
+    changed = {
+        "teacher": {**TREE["teacher"], "sharded": True},
+        "student": {**TREE["student"], "gradient_checkpointing": True},
+        "objective": {**TREE["objective"], "mlm": {"model": "lm", "cache_mb": 1}},
+    }
+    with opened_run(config(output_dir=str(tmp_path), **changed), True, 1, quiet) as (resumed, run):
+        assert run == before
+        assert resumed.teacher is not None
+        assert resumed.teacher.sharded
+    changed["objective"]["mlm"]["passes"] = 3
+    with (
+        pytest.raises(UserError, match=r"^objective\.targets\.mlm\.passes: differs from the run to resume"),
+        opened_run(config(output_dir=str(tmp_path), **changed), True, 1, quiet),
+    ):
+        pytest.fail("resumed")
+
+
 def test_a_teachers_config_may_lie_elsewhere_on_a_resume(tmp_path: Path, quiet: Progress) -> None:
     """A resumed Ray job runs in another copy of the user's folder."""
     for folder in ("first", "second"):

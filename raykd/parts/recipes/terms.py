@@ -34,7 +34,7 @@ class TermsRecipe(Recipe):
         model = value["mlm"]
         if model is None:
             return others
-        section = {"kind": "mlm", **({"model": model} if isinstance(model, str) else model)}
+        section = {"kind": "mlm", **(model if isinstance(model, dict) else {"model": model})}
         return {**others, "targets": {"mlm": section, **(others.get("targets") or {})}}
 
     def method(self) -> Method:
