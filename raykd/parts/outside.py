@@ -25,6 +25,10 @@ class PartsFile:
     path: str
     text: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where it arrives it is run at once, so that whatever follows can be of classes that it defines."""
+        return _read_again, (self.path, self.text)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the text."""
@@ -88,6 +92,12 @@ def _sections(value: Any) -> Iterator[Section]:
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _sections(inner)
+
+
+def _read_again(path: str, text: str) -> PartsFile:
+    file = PartsFile(path, text)
+    _module(file)
+    return file
 
 
 def _arrived(file: PartsFile, name: str, state: dict[str, Any]) -> Part:

@@ -110,6 +110,9 @@ class LiveMethod:
         Raises:
             UserError: another part had this state, or a part has no state in it.
         """
+        strangers = sorted(name for name in state if not name.startswith(("targets.", *(f"{place}/" for place in self._live))))
+        if strangers:  # a target's state may be left over: none is built that nothing asks for any more
+            raise UserError(f"the checkpoint has the state of parts that are gone ({', '.join(strangers)}); start a new run")
         for place, live in self._live.items():
             own = {name.removeprefix(f"{place}/"): value for name, value in state.items() if name.startswith(f"{place}/")}
             expected = live.state()
