@@ -12,6 +12,7 @@ from raykd.parts.clock import Clock
 from raykd.parts.distribution import TokenDistribution
 from raykd.parts.outputs import Outputs
 from raykd.parts.recipes.recipe import Method, named
+from raykd.parts.rooms import ROOMS
 from raykd.parts.targets.target import LiveTarget, Target
 from raykd.parts.terms.term import Term
 from raykd.parts.worker import Worker
@@ -87,3 +88,10 @@ def at_work(method: Method, start: Clock = NOW) -> LiveMethod:
     """A method whose teacher is a `Noted` unless it has another."""
     targets = {"teacher": Noted(), **method.targets}
     return LiveMethod(replace(method, terms=named(method.terms), targets=targets), worker(), start)
+
+
+def with_names(text: str) -> str:
+    """The text with the names of all parts of a room in place of `<terms>` and the like, as messages list them."""
+    for room in ROOMS:
+        text = text.replace(f"<{room.name}>", " or ".join(", ".join(room.parts).rsplit(", ", 1)))
+    return text
