@@ -15,6 +15,7 @@ VERBS = {
     "train-mlm": ("raykd.train_mlm", "train a masked language model that teaches: --config FILE [key=value ...]"),
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
+    "config": ("raykd.config_help", "what a key of the config is for: [KEY]"),
 }
 
 

@@ -22,6 +22,7 @@ class CommonVoiceSource(Section):
 
     kind: Literal["common_voice"] = "common_voice"
     path: Annotated[str, Mark.PATH]
+    """Folder of one language; local or any pyarrow filesystem."""
     language: str | None = None
     """Overrides the `locale` column."""
 
@@ -31,7 +32,9 @@ class AudioFolderSource(Section):
 
     kind: Literal["audio_folder"] = "audio_folder"
     path: Annotated[str, Mark.PATH]
+    """Folder; local or any pyarrow filesystem."""
     language: str | None = None
+    """Of files that name none."""
 
 
 class WebDatasetSource(Section):
@@ -41,6 +44,7 @@ class WebDatasetSource(Section):
     path: Annotated[str, Mark.PATH]
     """Tar, folder of tars or glob."""
     language: str | None = None
+    """Of utterances that name none."""
 
 
 class HuggingFaceSource(Section):
@@ -52,11 +56,14 @@ class HuggingFaceSource(Section):
     name: str | None = None
     """Configuration of the dataset, such as `cs_cz`."""
     revision: str | None = None
+    """Of the hub name."""
     language: str | None = None
+    """Of rows that name none."""
     audio_column: str = "audio"
+    """Column of the audio."""
     text_column: str | None = None
-    """Default: the first of `text`, `sentence`, `transcription`, `transcript`, `raw_transcription`, `normalized_text` that
-    exists."""
+    """Column of the transcript; None: the first of `text`, `sentence`, `transcription`, `transcript`, `raw_transcription`,
+    `normalized_text` that exists."""
 
 
 class DemoSource(Section):
@@ -64,6 +71,7 @@ class DemoSource(Section):
 
     kind: Literal["demo"] = "demo"
     languages: tuple[str, ...] = Field(("cs",), min_length=1)
+    """Whisper's codes, of `cs`, `pl`, `uk`, `hu`, `ca` and `en`."""
     hours: float = Field(1.0, gt=0)
     """Hours of training speech, over all languages; dev, test and test_ood come on top."""
     kinds: tuple[str, ...] = ()
@@ -71,6 +79,7 @@ class DemoSource(Section):
     held_out_words: float = Field(0.0, ge=0, lt=1)
     """Share of the words that train, dev and test never contain; `test_words` then has sentences with them. 0: none."""
     seed: int = 0
+    """Of sentences, voices and noise."""
 
 
 class AutoSource(Section):
@@ -80,11 +89,15 @@ class AutoSource(Section):
     path: Annotated[str, Mark.PATH]
     """Folder, local or on any pyarrow filesystem (s3://, gs://)."""
     language: str | None = None
-    """This and all below: as the kind has it, which must know the key."""
+    """As the kind has it, which must know the key."""
     name: str | None = None
+    """Likewise."""
     revision: str | None = None
+    """Likewise."""
     audio_column: str | None = None
+    """Likewise."""
     text_column: str | None = None
+    """Likewise."""
 
 
 _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
@@ -108,7 +121,7 @@ class Mix(Section):
     """How often each language is drawn in an epoch, by temperature or shares. Without it every utterance is used once."""
 
     temperature: float | None = Field(None, ge=1)
-    """Share of language l proportional to (utterances of l) ** (1 / temperature)."""
+    """Share of a language proportional to its utterances to the power of 1/temperature; 1: as they come."""
     shares: dict[str, Annotated[float, Field(gt=0, strict=True)]] | None = Field(None, min_length=1)
     """Share of each language; they are scaled to sum to 1."""
 
@@ -134,9 +147,11 @@ class DataConfig(Section):
     max_dev_utterances: int = Field(2000, ge=1)
     """Dev is cut to this many utterances (the smallest id hashes), so that evaluation during training stays cheap."""
     min_duration_s: float = Field(0.1, ge=0)
+    """Shorter recordings are rejected."""
     max_duration_s: float = Field(30.0, gt=0)
-    """Also bounded by the model's window."""
+    """Longer ones are rejected, and those longer than the model's window."""
     min_characters: int = Field(1, ge=1)
+    """Letters and digits in a transcript; those with fewer are rejected."""
     max_label_tokens: int = Field(448, ge=8)
     """Longest label sequence, prefix and end included; also bounded by the model's positions."""
     max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)

@@ -11,7 +11,9 @@ class MlmConfig(Section):
     """A bidirectional LSTM over Whisper's tokens. The defaults are the published model: 62.26 M parameters."""
 
     width: int = Field(512, ge=8)
+    """Of the embeddings and of the states of each direction."""
     layers: int = Field(6, ge=1)
+    """Bidirectional LSTM layers."""
     tokenizer: Annotated[str | None, Mark.PATH_IF_THERE] = None
     """Hub id or folder of a Whisper whose vocabulary it speaks; None: the 51 865 tokens of openai/whisper-tiny to -large-v2."""
     mask_token: str = "<|uz|>"

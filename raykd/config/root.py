@@ -62,8 +62,11 @@ class Config(RunConfig):
     """Files with parts of your own (`.py`, local); `--parts FILE` adds one. A resumed run must have the same text."""
     data: DataConfig
     teacher: WhisperTarget | None = None
+    """A Whisper that teaches; None: the objective needs none, and the student is not made from it."""
     student: Student = LayerCopy()
+    """The model that learns, and what of it trains."""
     objective: Recipe = KdRecipe()
+    """What the student is taught by: a method under its paper's name, or terms written out."""
     inputs: tuple[Input, ...] = ()
     """What is done to the speech that student and teacher hear, in turn; a recipe may add its own."""
     evaluation: Annotated[EvaluationConfig, Mark.FREE] = EvaluationConfig()

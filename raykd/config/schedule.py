@@ -12,11 +12,15 @@ class ScheduleConfig(Section):
     """A number that changes over training, from `start` to `end` between `begin` and `until`."""
 
     kind: Literal["constant", "linear", "cosine", "exponential", "step"] = "linear"
+    """The way from `start` to `end`."""
     start: float
+    """Value up to `begin`."""
     end: float | None = None
     """Value from `until` on; for `step`, the value from `begin` on. Not used by `constant`."""
     begin: float = Field(0.0, ge=0)
+    """When the change begins."""
     until: float = Field(1.0, gt=0)
+    """When it has ended."""
     by: Literal["progress", "step"] = "progress"
     """Unit of `begin` and `until`: share of training done (0 to 1) or optimiser steps."""
 

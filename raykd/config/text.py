@@ -37,7 +37,9 @@ class TextHuggingFaceSource(Section):
     name: str | None = None
     """Configuration of the dataset, such as `cs`."""
     revision: str | None = None
+    """Of the hub name."""
     split: str = "train"
+    """Split of the dataset that is read."""
     column: str = "text"
     """Each line of a value is a text."""
 
@@ -51,6 +53,7 @@ class TextDemoSource(Section):
     sentences: int = Field(20_000, ge=1)
     """Distinct sentences, or all there are."""
     seed: int = 0
+    """Of the sentences."""
 
 
 class AutoTextSource(Section):
@@ -60,10 +63,13 @@ class AutoTextSource(Section):
     path: Annotated[str, Mark.PATH]
     """Folder, local or on any pyarrow filesystem (s3://, gs://); a file or glob that no suffix tells is plain text."""
     name: str | None = None
-    """This and all below: as the kind has it, which must know the key."""
+    """As the kind has it, which must know the key."""
     revision: str | None = None
+    """Likewise."""
     split: str | None = None
+    """Likewise."""
     column: str | None = None
+    """Likewise."""
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -17,22 +17,33 @@ class TrainConfig(Section):
     """Optimiser, batches, precision and checkpoints. One step is one optimiser step on one global batch."""
 
     epochs: float | None = Field(None, gt=0)
+    """Passes over the training data; give this or `steps`."""
     steps: int | None = Field(None, ge=1)
+    """Optimiser steps; give this or `epochs`."""
     batch_size: int = Field(16, ge=1)
     """Utterances in a global batch: over all workers and accumulation steps."""
     micro_batch_size: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Most utterances a worker takes at once; more are accumulated. None: the worker's whole part."""
     lr: float = Field(1e-4, gt=0)
+    """Highest learning rate of AdamW."""
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes on after the warm-up: down to 0 at the last step (linear, cosine), or as it is."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's; biases and norms have none."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's: of the mean of the gradients and of that of their squares."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's, added to the divisor."""
     clip_norm: float = Field(1.0, ge=0)
     """Gradient norm is cut to this; 0: off."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 on GPUs that have it, float32 elsewhere. Master weights and optimiser states are float32."""
+    """Of the student's computing; auto: bfloat16 where the hardware multiplies it (GPUs from Ampere on, CPUs with AVX512-BF16
+    or AMX), float32 elsewhere. Master weights and optimiser states are float32."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], Mark.FREE] = 1
+    """What DeepSpeed shares out among the workers: 1 optimiser states, 2 gradients too, 3 weights too. One worker runs 1 and 2
+    as 0."""
     eval_every: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Steps between dev evaluations; None: five times a run. Evaluation always writes a checkpoint first."""
     checkpoint_every: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
@@ -61,15 +72,19 @@ class EvaluationConfig(Section):
     """Greedy decoding and scoring."""
 
     batch_size: int = Field(16, ge=1)
+    """Utterances decoded at once by a worker."""
     max_new_tokens: int = Field(225, ge=1)
+    """Longest transcript, in tokens."""
     normalizer: Literal["auto", "english", "basic", "none"] = "auto"
     """auto: Whisper's English normaliser for `en`, its basic one elsewhere, letters split for scripts without spaces."""
     workers: int | None = Field(None, ge=1)
     """Ray workers that decode; None: one a GPU, else one a core."""
     speed_batch_sizes: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = (1, 8)
+    """Batch sizes at which teacher and student are timed."""
     speed_utterances: int = Field(24, ge=1)
     """Utterances timed for each batch size."""
     worst_sentences: int = Field(20, ge=0)
+    """Sentences of the highest WER that are shown."""
     vocabulary: Annotated[str | None, Mark.PATH_IF_THERE] = None
     """File with one word a line (.txt, .txt.gz), or a folder with a words file (a masked language model's or a text corpus's):
     adds the share of hypothesis words that are not in it."""
@@ -81,12 +96,15 @@ class TrackingConfig(Section):
     """MLflow."""
 
     mlflow: bool = True
+    """Whether runs are tracked."""
     uri: str | None = None
     """Default `sqlite:///mlflow.db`; the environment variable MLFLOW_TRACKING_URI wins over both."""
     experiment: str = "raykd"
+    """Name of the MLflow experiment that holds the runs."""
     log_model: bool = True
     """Log the student as an MLflow model that `mlflow.transformers.load_model` loads."""
     system_metrics: bool = True
+    """Log processor, memory and disk every ten seconds."""
     log_every: int = Field(10, ge=1)
     """Steps between two lines of training metrics."""
 
@@ -107,8 +125,8 @@ class ClusterConfig(Section):
     num_workers: int | None = Field(None, ge=1)
     """Training workers; None: one a GPU, else two when there are two cores or more."""
     use_gpu: bool | None = None
-    """None: when the cluster has GPUs."""
+    """Train on GPUs; None: when the cluster has GPUs."""
     cpus_per_worker: float | None = Field(None, gt=0)
-    """None: a fraction that leaves CPU for the data pipeline."""
+    """Cores of a training worker; None: a fraction that leaves cores for the data pipeline."""
     max_failures: int = Field(3, ge=-1)
     """Worker failures survived before the job gives up; -1: any number."""

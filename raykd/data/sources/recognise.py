@@ -13,12 +13,11 @@ from pydantic import ValidationError
 from raykd.config.base import Section, types_in
 from raykd.config.data import AutoSource, DataConfig, Source
 from raykd.config.mistakes import mistakes
-from raykd.config.root import RunConfig
 from raykd.config.text import AutoTextSource, TextConfig, TextSource
 from raykd.errors import UserError
 from raykd.storage import filesystem_of
 
-ConfigT = TypeVar("ConfigT", bound=RunConfig)
+ConfigT = TypeVar("ConfigT", bound=Section)
 _MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _SPLITS = {"train", "dev", "validation", "valid", "test"}

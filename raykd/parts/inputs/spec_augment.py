@@ -21,16 +21,18 @@ class SpecAugment(Input):
     """SpecAugment (Park et al. 2019) on the mel: zeroed bands of mel channels and of frames.
 
     Student and targets hear the same. The masks follow from (seed, epoch, utterance id) alone, so they do not depend on the
-    number of workers nor on where training was resumed.
+    number of workers nor on where training was resumed. `data.spec_augment: {...}` is another way to write it.
     """
 
     kind: Literal["spec_augment"] = "spec_augment"
     changes_rows: ClassVar[bool] = True
 
     frequency_masks: int = Field(2, ge=0)
+    """Bands of mel channels."""
     frequency_width: int = Field(15, ge=1)
     """Widest band, in mel channels."""
     time_masks: int = Field(2, ge=0)
+    """Bands of frames."""
     time_width: int = Field(40, ge=1)
     """Widest band, in frames of 10 ms; never more than a fifth of the utterance."""
 

@@ -66,7 +66,7 @@ class Recipe(Part):
 
     @classmethod
     def written_out(cls, section: dict[str, Any]) -> dict[str, Any]:
-        """A list of terms speaks for itself."""
+        """`{terms: [...]}` is short for `{recipe: terms, terms: [...]}`."""
         return {"recipe": "terms", **section} if "terms" in section else section
 
 

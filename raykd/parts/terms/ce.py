@@ -16,6 +16,7 @@ class Ce(ClosedForm):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Mass spread evenly over the vocabulary."""
     contexts: Contexts = "gold"
+    """Utterances that count: what the student itself has said has no labels."""
 
     def values_and_gradient(self, at: Chunk, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
         """See `ClosedForm`."""
