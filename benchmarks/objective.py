@@ -27,16 +27,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raykd.objectives.distribution import HeadDistribution
-from raykd.objectives.objective import chunked_objective, default_chunk_tokens
-from raykd.objectives.recipes import ResolvedTerm
+from raykd.data.batches import Batch
+from raykd.parts.clock import Clock
+from raykd.parts.distribution import HeadDistribution
+from raykd.parts.outputs import Outputs
+from raykd.parts.terms.ce import Ce
+from raykd.parts.terms.kl import Kl
+from raykd.training.objective import ActiveTerm, default_chunk_tokens, objective
 
 V = 51_865
 TEMPERATURE = 2.0
 LAMBDA_CE, LAMBDA_KL = 0.8, 1.0
 TERMS = [
-    ResolvedTerm("ce", "ce", LAMBDA_CE),
-    ResolvedTerm("kl", "kl", LAMBDA_KL, student_temperature=TEMPERATURE, target_temperature=TEMPERATURE),
+    ActiveTerm(Ce(), LAMBDA_CE),
+    ActiveTerm(Kl(student_temperature=TEMPERATURE, target_temperature=TEMPERATURE), LAMBDA_KL),
 ]
 SIZES = [(256, 128), (1024, 128), (2048, 128), (256, 384), (1024, 384), (2048, 384), (256, 1280)]
 MIB = 2**20
@@ -79,10 +83,12 @@ def plain(inputs: Inputs) -> Tensor:
 
 
 def chunked(inputs: Inputs, chunk_tokens: int | None = None) -> Tensor:
-    teacher = HeadDistribution(inputs.teacher_ND, inputs.teacher_VD)
-    output = chunked_objective(inputs.hidden_ND, inputs.weight_VD, inputs.labels_N, {"teacher": teacher}, TERMS, chunk_tokens)
-    output.loss.backward()
-    return output.loss.detach()
+    student, teacher = Outputs(hidden_ND=inputs.hidden_ND), Outputs(HeadDistribution(inputs.teacher_ND, inputs.teacher_VD))
+    labels_BU = inputs.labels_N[None]
+    batch = Batch([], [], torch.empty(0), labels_BU, labels_BU, audio_s=0.0)
+    loss, _ = objective(student, inputs.weight_VD, batch, {"teacher": teacher}, TERMS, Clock(0, 1), chunk_tokens)
+    loss.backward()
+    return loss.detach()
 
 
 def gradients(inputs: Inputs, way: Callable[[Inputs], Tensor]) -> tuple[Tensor, Tensor, Tensor]:

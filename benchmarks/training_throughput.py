@@ -16,19 +16,19 @@ import torch
 
 from raykd.config import Config
 from raykd.config.models import ScratchConfig
-from raykd.data.order import EpochOrder
 from raykd.data.prepare import prepare_corpus
-from raykd.data.stream import local_steps, speech_reading
+from raykd.data.stream import local_steps
 from raykd.models.demo import demo_processor, new_whisper
 from raykd.models.precision import compute_dtype
 from raykd.models.size import flops_per_utterance
-from raykd.models.student import build_student, shares_encoder
 from raykd.models.whisper import load_whisper, save_whisper, speech_format
-from raykd.objectives.recipes import resolve_terms, terms_of
+from raykd.parts.clock import Clock
+from raykd.parts.worker import Worker
 from raykd.training.cluster import connect, plan_resources
+from raykd.training.method import LiveMethod
 from raykd.training.plan import learning_rate
 from raykd.training.shell import train_on_cluster
-from raykd.training.step import FrozenEncoder, StudentStep, Teacher, batch_to
+from raykd.training.step import Step
 from raykd.training.student_job import StudentJob
 
 WARM_UP = 5
@@ -76,14 +76,14 @@ def make_job(folder: Path, options: argparse.Namespace) -> StudentJob:
     dims = ScratchConfig(width=options.width, heads=options.width // 32, ffn=4 * options.width, window_s=5)
     save_whisper(new_whisper(dims, seed=0), demo_processor(dims), str(folder / "teacher"))
     teacher = load_whisper(str(folder / "teacher"))
-    save_whisper(build_student(config.student, teacher, 0), demo_processor(dims), str(folder / "student"))
+    save_whisper(config.student.make(teacher, 0), demo_processor(dims), str(folder / "student"))
     wanted = speech_format(str(folder / "teacher"))
     return StudentJob(
         config=config,
         corpus=prepare_corpus(config.data, wanted),
         speech_format=wanted,
         student=str(folder / "student"),
-        teacher=str(folder / "teacher"),
+        encoder_shared=True,
         teacher_hash="",
         checkpoints=str(folder / "checkpoints"),
         trained_ids=None,
@@ -94,31 +94,25 @@ def plain_steps(job: StudentJob, threads: int) -> list[float]:
     """Seconds of each step of a loop that a researcher would write: torch AdamW, clipping, no Ray, no DeepSpeed."""
     torch.set_num_threads(threads)
     config = job.config.train
-    assert job.teacher is not None
     device = torch.device("cpu")
     dtype = compute_dtype(config.precision, device)
-    teacher_model = load_whisper(job.teacher, dtype)
-    student = build_student(job.config.student, teacher_model, 0)
-    teacher = Teacher(teacher_model, device)
-    encoder = FrozenEncoder(student, teacher, shares_encoder(job.config.student, teacher_model, student), dtype)
-    module = StudentStep(student)
+    learner = job.learner(job.load_model())
+    steps = config.steps or 0
+    method = LiveMethod(job.method, Worker(device, learner, job.labels(), dev_loss=lambda learner: 0.0), Clock(0, steps))
+    learner.settle(device, job.frozen_dtype(device))
+    module = Step(learner, dtype if dtype != torch.float32 else None)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.0)
-    order = EpochOrder(job.corpus.index("train"), job.config.seed, config.batch_size)
-    terms = terms_of(job.config.objective)
-    steps = config.steps or 0
+    order = job.order()
     seconds = []
     began = time.monotonic()
-    for batches in local_steps(speech_reading(job.corpus, "train", order, 0, 1, 1, job.speech_format, None, 0), range(steps)):
+    for batches in local_steps(job.reading(order, 0, 1, 1), range(steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, batches.step, steps)
-        mel_BMF, decoder_input_BU, labels_BU = batch_to(batches.micro[0], device)
-        states_BSD = encoder(mel_BMF)
-        targets = {"teacher": teacher.distribution(states_BSD, decoder_input_BU, labels_BU != -100)}
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss, _ = module(
-                states_BSD.float(), decoder_input_BU, labels_BU, targets, resolve_terms(terms, batches.step, steps)
-            )
+        clock, (batch,) = Clock(batches.step, steps), batches.micro
+        terms = method.active(clock)
+        with method.targets(batch, terms) as targets:
+            loss, _ = module(batch, targets, terms, clock)
         optimizer.zero_grad()
         (loss / batches.global_tokens).backward()
         torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
@@ -129,9 +123,14 @@ def plain_steps(job: StudentJob, threads: int) -> list[float]:
     return seconds[WARM_UP:]
 
 
+def teacher_of(job: StudentJob) -> str:
+    assert job.config.teacher is not None
+    return job.config.teacher.model
+
+
 def print_table(job: StudentJob, seconds: dict[str, list[float]], threads: int, batch_size: int) -> None:
     tokens = round(float(job.corpus.index("train").n_tokens.mean()))
-    teacher, student = load_whisper(job.teacher or "").config, load_whisper(job.student).config
+    teacher, student = load_whisper(teacher_of(job)).config, load_whisper(job.student).config
     forward = flops_per_utterance(teacher, tokens=tokens).total
     trained = flops_per_utterance(student, tokens=tokens, shared_encoder=True).total
     gflop = batch_size * (forward + 3 * trained) / 1e9
