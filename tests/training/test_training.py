@@ -1,6 +1,7 @@
 """The training room with real DeepSpeed: what the number of workers, accumulation, ZeRO stage and a resume must not change."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from raykd.training.checkpoint import delete_checkpoint, latest_checkpoint, list
 from raykd.training.worker import TrainingJob
 from tests.jobs import MakeJob
 from tests.training.workers import final_parameters, train_in_processes
+
+JobT = TypeVar("JobT", bound=TrainingJob)
 
 
 def losses(records: list[dict]) -> list[float]:
@@ -22,6 +25,14 @@ def norms(records: list[dict]) -> list[float]:
 def assert_same_parameters(job: TrainingJob, expected: dict[str, torch.Tensor]) -> None:
     for name, value in final_parameters(job).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-5, msg=name)
+
+
+def resumed_at(job: JobT, step: int) -> JobT:
+    """The job, whose checkpoints after a step are lost."""
+    for path in list_checkpoints(job.checkpoints):
+        if step_of(path) > step:
+            delete_checkpoint(path)
+    return job
 
 
 def test_workers_accumulation_and_zero_stage_do_not_change_training(make_job: MakeJob) -> None:
@@ -46,8 +57,7 @@ def test_training_goes_on_from_a_checkpoint_with_another_number_of_workers(make_
     (reference,) = train_in_processes([whole], world=1)
     (_, until_6) = train_in_processes([part, part], world=2)
     assert losses(until_6) == [], "a finished run has nothing left to train"
-    cut = replace(part, checkpoints=whole.checkpoints)
-    _drop_after(whole.checkpoints, 3)
+    cut = resumed_at(replace(part, checkpoints=whole.checkpoints), 3)
     (resumed,) = train_in_processes([cut], world=2)
     assert [record["step"] for record in resumed if record["kind"] == "train"] == [4, 5, 6]
     assert losses(resumed) == pytest.approx(losses(reference)[3:], rel=1e-5)
@@ -84,9 +94,3 @@ def test_a_full_disk_stops_training_and_keeps_the_last_checkpoint(make_job: Make
     assert before[-1] in stopped["reason"]
     assert "--resume" in stopped["reason"]
     assert list_checkpoints(job.checkpoints) == before
-
-
-def _drop_after(folder: str, step: int) -> None:
-    for path in list_checkpoints(folder):
-        if step_of(path) > step:
-            delete_checkpoint(path)
