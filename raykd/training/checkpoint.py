@@ -65,6 +65,8 @@ def write_checkpoint(folder: str, state: CheckpointState, tensors: Tensors) -> s
         OSError: the storage is full or not reachable.
     """
     path = path_of(folder, state.step)
+    if storage.exists(storage.join(path, _DAMAGED)):  # the run came here again: its step is whole from now on
+        delete_checkpoint(path)
     contents = {TRAINABLE: tensors.trainable, _OPTIMIZER: tensors.moments, _PARTS: tensors.parts}
     files = {}
     try:
