@@ -8,14 +8,15 @@ import pytest
 import ray
 import torch
 
-from raykd.config.data import SpecAugment
 from raykd.data import stream
 from raykd.data.corpus import Corpus
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, StepBatches, local_steps, speech_reading, stream_steps
+from raykd.parts.inputs.spec_augment import SpecAugment
 from tests.corpora import make_corpus, row, speech_format
 
 SEED = 5
+MASKED = SpecAugment().change_row
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_stream_equals_reading_in_process(
     steps: range,
 ) -> None:
     of_model = speech_format(tiny_whisper_dir)
-    reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, SpecAugment(), SEED)
+    reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, SEED, [MASKED])
     streamed = list(stream_steps(reading, steps))
     assert [batches.step for batches in streamed] == list(steps)
     for one, other in zip(streamed, local_steps(reading, steps), strict=True):
@@ -66,7 +67,7 @@ def test_a_long_stream_is_read_in_several_segments(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_TASK_BYTES", 200_000)
-    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), SEED)
     streamed = list(stream_steps(reading, range(2, 40)))
     assert [batches.step for batches in streamed] == list(range(2, 40))
     for one, other in zip(streamed, local_steps(reading, range(2, 40)), strict=True):
@@ -82,7 +83,7 @@ def test_every_utterance_of_an_epoch_once_over_all_workers(
     tokens = [0] * len(steps)
     for rank in range(world):
         of_model = speech_format(tiny_whisper_dir)
-        reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, None, SEED)
+        reading = speech_reading(corpus, "train", order, rank, world, micro_batches, of_model, SEED)
         for batches in local_steps(reading, steps):
             assert len(batches.micro) == micro_batches
             ids += [utterance for batch in batches.micro for utterance in batch.ids]
@@ -100,9 +101,7 @@ def test_masks_change_with_the_epoch_and_not_with_the_workers(
     of_model = speech_format(tiny_whisper_dir)
 
     def mels(steps: range, world: int) -> dict[str, torch.Tensor]:
-        readings = [
-            speech_reading(corpus, "train", order, rank, world, 1, of_model, SpecAugment(), SEED) for rank in range(world)
-        ]
+        readings = [speech_reading(corpus, "train", order, rank, world, 1, of_model, SEED, [MASKED]) for rank in range(world)]
         return {
             utterance: mel_MF
             for reading in readings
@@ -120,14 +119,14 @@ def test_masks_change_with_the_epoch_and_not_with_the_workers(
 
 
 def test_no_steps_are_no_batches(corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None) -> None:
-    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), SEED)
     assert list(stream_steps(reading, range(3, 3))) == []
 
 
 def test_a_stream_that_is_closed_early_stops_reading(
     corpus: Corpus, order: EpochOrder, tiny_whisper_dir: Path, ray_local: None
 ) -> None:
-    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), None, SEED)
+    reading = speech_reading(corpus, "train", order, 0, 1, 1, speech_format(tiny_whisper_dir), SEED)
     batches: Iterator[StepBatches] = stream_steps(reading, range(100_000))
     assert [next(batches).step for _ in range(3)] == [0, 1, 2]
     batches.close()  # type: ignore[attr-defined]
@@ -149,7 +148,7 @@ def test_workers_that_hold_most_cpus_stream_at_the_same_time(
     workers = [Worker.remote() for _ in range(2)]  # type: ignore[attr-defined]
     steps = range(2 * order.steps_per_epoch)
     parts = [
-        worker.ids.remote(speech_reading(corpus, "train", order, rank, 2, 1, of_model, None, SEED), steps)
+        worker.ids.remote(speech_reading(corpus, "train", order, rank, 2, 1, of_model, SEED), steps)
         for rank, worker in enumerate(workers)
     ]
     ids = [name for part in ray.get(parts, timeout=120) for name in part]
