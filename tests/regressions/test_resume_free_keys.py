@@ -1,0 +1,61 @@
+"""--resume once refused keys that do not change what is trained on what: out of memory meant to start again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykd.config import Config
+from raykd.config.load import parse
+from raykd.errors import UserError
+from raykd.runs import opened_run
+from raykd.tracking.progress import Progress
+
+TREE: dict[str, Any] = {
+    "data": {"source": "demo"},
+    "teacher": {"model": "openai/whisper-tiny"},
+    "objective": {"recipe": "mlm_kd", "mlm": {"model": "lm"}},
+    "train": {"steps": 10},
+    "tracking": {"mlflow": False},
+}
+
+
+def config(folder: Path, *overrides: str) -> Config:
+    return parse(Config, {**TREE, "output_dir": str(folder)}, "c.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.micro_batch_size=2",
+        "train.zero_stage=3",
+        "train.keep_checkpoints=7",
+        "train.checkpoint_every=3",
+        "train.eval_every=5",
+        "train.record_ids=true",
+        "data.cache_dir=elsewhere",
+        "data.shard_utterances=99",
+        "data.max_reject_share=0.5",
+        "teacher.sharded=true",
+        "student.gradient_checkpointing=true",
+        "objective.mlm.cache_mb=5",
+        "evaluation.batch_size=3",
+        "cluster.num_workers=2",
+        "tracking.log_every=3",
+    ],
+)
+def test_it_may_change(change: str, tmp_path: Path) -> None:
+    quiet = Progress(quiet=True)
+    with opened_run(config(tmp_path), False, 1, quiet) as (_, before):
+        pass
+    with opened_run(config(tmp_path, change), True, 1, quiet) as (_, run):
+        assert run == before
+
+
+@pytest.mark.parametrize("change", ["train.batch_size=2", "train.precision=float32", "teacher.dtype=bfloat16"])
+def test_it_may_not(change: str, tmp_path: Path) -> None:
+    quiet = Progress(quiet=True)
+    with opened_run(config(tmp_path), False, 1, quiet):
+        pass
+    with pytest.raises(UserError, match=change.split("=")[0]), opened_run(config(tmp_path, change), True, 1, quiet):
+        pytest.fail("resumed")
