@@ -65,9 +65,9 @@ def help_on(asked: str) -> str:
     """Everything that a path or a bare name stands for.
 
     Raises:
-        UserError: nothing.
+        UserError: it stands for nothing.
     """
-    known = list(_entries())
+    known = list(entries())
     wanted = _plain(asked)
     for matches in (_by_path, _by_end, _by_name, _by_short_form):
         found = [entry for entry in known if matches(entry, wanted)]
@@ -107,7 +107,8 @@ def _plain(path: str) -> str:
     return re.sub(r"\[\w*\]|\.NAME\b", "", path)
 
 
-def _entries() -> Iterator[Entry]:
+def entries() -> Iterator[Entry]:
+    """Everything that can be asked for."""
     for root in ROOTS.values():
         for place in places(root):
             path = _plain(place.path)

@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 
-from raykd.cli import run_command, run_parser
+from raykd.cli import Parser, run_command, run_parser
 from raykd.config import load_config
+
+
+def parser() -> Parser:
+    """The arguments."""
+    made = run_parser("python -m raykd.distill", __doc__ or "", "configs/quickstart.yaml")
+    made.add_argument(
+        "--parts", action="append", default=[], metavar="FILE", help="a .py file with parts of your own; again for more"
+    )
+    return made
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the command line, distil and print the result."""
-    parser = run_parser("python -m raykd.distill", __doc__ or "", "configs/quickstart.yaml")
-    options = parser.parse_intermixed_args(list(arguments))
-    config = load_config(options.config, options.overrides)
+    options = parser().parse_intermixed_args(list(arguments))
+    config = load_config(options.config, options.overrides, options.parts)
 
     # Ray and the models take seconds to import: a mistake in the config is told before that, any other before Ray starts.
     from raykd.preflight import check_run

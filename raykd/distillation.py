@@ -25,7 +25,7 @@ from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from raykd.models.pairs import check_compatible
 from raykd.models.state import state_hash, trainable_names
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
-from raykd.parts.outside import outside_hash
+from raykd.parts.outside import load_parts_file, outside_hash
 from raykd.parts.recipes.recipe import TEACHER
 from raykd.parts.targets.target import Target
 from raykd.runs import TrainingRun, ids_folder, opened_run
@@ -308,7 +308,7 @@ class _Distillation:
             cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
             workers=self.resources.workers,
             zero_stage=machine["zero_stage"],
-            parts=config.parts,
+            parts=tuple(load_parts_file(path).label for path in config.parts),
             batch_size=config.train.batch_size,
             accumulation=accumulation_steps(config.train, self.resources.workers),
             steps=plan.steps,

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from raykd import storage
 from raykd.config import dump_yaml
-from raykd.config.base import Mark, mapped, trained_by_raykd
-from raykd.config.load import read_config_file
+from raykd.config.base import Mark, mapped, marked, trained_by_raykd
+from raykd.config.load import PARTS_COPIES, read_config_file
 from raykd.config.root import MlmRunConfig, RunConfig
 from raykd.data.sources.recognise import with_kinds
 from raykd.errors import RunError, UserError
 from raykd.lease import Owner, leased
+from raykd.parts.outside import load_parts_file
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
@@ -210,6 +211,7 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
         with leased(run.path, _in_use(run)):
             if resume:
                 run.write_text("config.yaml", dump_yaml(config))
+            keep_parts(config, run)
             if run.finished:
                 progress.say(f"{run.path} is finished; there is nothing to resume")
                 if config.tracking.mlflow:
@@ -222,6 +224,18 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
     finally:
         if spoilt:  # now that no heartbeat makes the folder anew
             storage.delete_dir(run.path)
+
+
+def keep_parts(config: RunConfig, run: RunFolder) -> None:
+    """Copy the files of the user's own parts into the run folder, where they are found when the originals are gone.
+
+    A copy stays as it is: a resume with another text is refused, and must not change what the run was made with.
+    """
+    for _, files, marks in marked(config):
+        for path in files if Mark.PARTS_FILES in marks else ():
+            copy = storage.join(PARTS_COPIES, os.path.basename(path))
+            if not run.has(copy):
+                run.write_text(copy, load_parts_file(path).text)
 
 
 def _in_use(run: RunFolder) -> Callable[[Owner], None]:

@@ -1,7 +1,6 @@
 """The config tree in words: its sections by their paths, and their keys. `reference` and `raykd config` show it."""
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_origin
 
@@ -15,6 +14,8 @@ from raykd.parts.part import Part
 
 SCHEDULE = "schedule"
 """Name of the section that may stand wherever a weight or temperature does."""
+Asked = tuple[type[Section], ...]
+"""What a key asks for: a section, a room's base class, or the members of a union."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Key:
     """What it is for."""
     free: bool
     """Whether a resumed run may have another value."""
-    asked: tuple[type[Section], ...]
-    """Sections that may stand there."""
+    asked: Asked
+    """Empty for numbers, text and the like."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Place:
     """A path of the config, such as `train`, `data.source[]` or `objective.targets.NAME`, and what may stand there."""
 
     path: str
-    asked: tuple[type[Section], ...]
-    """What the key above asks for: a section, a room's base class, or the members of a union."""
+    asked: Asked
     text: str
     short: str
     """Short forms, in words; empty where there are none."""
@@ -66,8 +66,8 @@ class Place:
 
 def places(root: type[Section]) -> tuple[Place, ...]:
     """The sections of a config, its top level (path ``) first, each once, in the order of the keys that hold them."""
-    found: dict[tuple[type[Section], ...], tuple[str, bool]] = {(root,): ("", False)}
-    waiting = [(root,)]
+    found: dict[Asked, tuple[str, bool]] = {(root,): ("", False)}
+    waiting: list[Asked] = [(root,)]
     while waiting:
         asked = waiting.pop(0)
         above, free = found[asked]
@@ -78,18 +78,19 @@ def places(root: type[Section]) -> tuple[Place, ...]:
                     path = f"{above}.{name}" if above else name
                     found[inner] = (path + _steps(field), free or Mark.FREE in marks_of(section, name))
                     waiting.append(inner)
-    schedules = {asked: at for asked, at in found.items() if asked == (ScheduleConfig,)}
-    ordered = [(asked, at) for asked, at in found.items() if asked not in schedules]
-    ordered.sort(key=lambda entry: _order(root, entry[1][0]))
-    return tuple(_place(asked, *at) for asked, at in [*ordered, *((asked, (SCHEDULE, False)) for asked in schedules)])
+    schedule: Asked = (ScheduleConfig,)
+    has_schedules = found.pop(schedule, None) is not None
+    ordered = sorted(found.items(), key=lambda entry: _order(root, entry[1][0]))
+    last = [_place(schedule, SCHEDULE, free=False)] if has_schedules else []
+    return (*(_place(asked, path, free) for asked, (path, free) in ordered), *last)
 
 
-def kinds_of(asked: Iterable[type[Section]]) -> tuple[type[Section], ...]:
+def kinds_of(asked: Asked) -> tuple[type[Section], ...]:
     """The sections that may stand where these are asked for: of a room, all its parts."""
     return tuple(choice for section in asked for choice in section.choices())
 
 
-def _place(asked: tuple[type[Section], ...], path: str, free: bool) -> Place:
+def _place(asked: Asked, path: str, free: bool) -> Place:
     base, tag = asked[0], _tag_of(asked)
     shared = [name for name in base.model_fields if name != tag] if _is_room(base) else []
     kinds = tuple(_kind(section, tag, base if _is_room(base) else None) for section in kinds_of(asked))
@@ -133,7 +134,7 @@ def _key(section: type[Section], name: str) -> Key:
     return Key(name, holding(field), default, described(text), Mark.FREE in marks_of(section, name), inner)
 
 
-def _tag_of(asked: Sequence[type[Section]]) -> str:
+def _tag_of(asked: Asked) -> str:
     """The key that tells the sections apart that may stand where these are asked for."""
     if _is_room(asked[0]):
         assert issubclass(asked[0], Part)
@@ -145,13 +146,13 @@ def _is_room(section: type[Section]) -> bool:
     return issubclass(section, Part) and section.room.base is section
 
 
-def _asked(field: FieldInfo) -> tuple[type[Section], ...]:
+def _asked(field: FieldInfo) -> Asked:
     """The sections that a field asks for."""
     kinds = [kind for kind in types_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
     return tuple(dict.fromkeys(kinds))
 
 
-def _has_a_place(asked: tuple[type[Section], ...], at_top: bool) -> bool:
+def _has_a_place(asked: Asked, at_top: bool) -> bool:
     """A single part within another one is described in its room."""
     return not at_top and issubclass(asked[0], Part) and not _is_room(asked[0])
 

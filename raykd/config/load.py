@@ -1,5 +1,6 @@
 """YAML and `key=value` overrides in, a checked `Config` out; every mistake becomes one line that names its key."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,14 +15,19 @@ from raykd.errors import UserError
 
 SectionT = TypeVar("SectionT", bound=Section)
 RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
+PARTS_COPIES = "parts"
+"""Folder in a run folder: the files that the run's parts came from."""
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Read the config of a distillation and apply overrides such as `train.lr=1e-4`.
+def load_config(path: str, overrides: Sequence[str] = (), parts: Sequence[str] = ()) -> Config:
+    """Read the config of a distillation and apply overrides such as `train.lr=1e-4`; `parts` are added to its key `parts`.
 
     Raises:
         UserError: the file cannot be read, or a key is unknown or its value impossible; one line for each mistake.
     """
+    if parts:
+        files = _files_of(read_yaml(path), overrides)
+        overrides = [*overrides, f"parts={json.dumps([*files, *(file for file in parts if file not in files)])}"]
     return read_config_file(Config, path, overrides)
 
 
@@ -41,6 +47,8 @@ def read_config_file(kind: type[RunConfigT], path: str, overrides: Sequence[str]
     config = parse(kind, tree, path, overrides)
 
     def found(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+        if Mark.PARTS_FILES in marks:
+            return tuple(_parts_file(path, file) for file in value)
         is_config = any(mark.is_model for mark in marks) and trained_by_raykd(value)
         return _beside(path, value, key) if is_config else value
 
@@ -60,15 +68,25 @@ def load_parts(tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
         add_installed_parts()
     except ValueError as error:
         raise UserError(f"installed parts: {error}") from None
+    for file in _files_of(tree, overrides):
+        load_parts_file(_parts_file(path, file))
+
+
+def _files_of(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """What the key `parts` names; a value that is no list of texts is told later, with the config's other mistakes."""
     changed = dict(tree)
     for override in overrides:
         if override.startswith("parts="):
             apply_override(changed, override)
     files = changed.get("parts")
-    for file in files if isinstance(files, list | tuple) else ():
-        if isinstance(file, str):
-            beside = Path(path).parent / file
-            load_parts_file(str(beside) if not Path(file).is_file() and beside.is_file() else file)
+    return [file for file in files if isinstance(file, str)] if isinstance(files, list) else []
+
+
+def _parts_file(config_path: str, file: str) -> str:
+    """A file with parts: as it is named, beside the config, or the copy that a run keeps (`runs.keep_parts`)."""
+    folder = Path(config_path).parent
+    candidates = (Path(file), folder / file, folder / PARTS_COPIES / Path(file).name)
+    return next((str(found) for found in candidates if found.is_file()), file)
 
 
 def read_yaml(path: str) -> dict[str, Any]:

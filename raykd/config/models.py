@@ -27,7 +27,7 @@ class ScratchConfig(Section):
     max_label_tokens: int = Field(64, ge=8, le=448)
     """Longest label sequence, prefix and end included."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of all layers. A resumed run draws it anew."""
+    """Of all layers. It follows from seed, step and worker: another number of workers draws others."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "ScratchConfig":

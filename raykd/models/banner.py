@@ -47,7 +47,7 @@ class RunFacts:
     workers: int
     zero_stage: int
     parts: tuple[str, ...]
-    """Files with parts of the user's own."""
+    """Files with parts of the user's own, each with the beginning of its hash."""
     batch_size: int
     accumulation: int
     steps: int

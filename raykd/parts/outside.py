@@ -35,6 +35,11 @@ class PartsFile:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
+    def label(self) -> str:
+        """Its name and the beginning of its hash, for people."""
+        return f"{Path(self.path).name} ({self.digest[:8]})"
+
+    @property
     def module_name(self) -> str:
         """The module that the text becomes, in every process."""
         return f"{_PREFIX}{self.digest[:16]}"
