@@ -17,11 +17,17 @@ from raykd.tracking.history import read_history
 from raykd.training.cluster import plan_resources
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob
-from tests.jobs import MakeJob
+from tests.jobs import MakeJob, job_maker
 from tests.training.workers import train_in_processes
 
 STEPS, CHECKPOINT_EVERY = 9, 2
 """Three epochs of 22 utterances in batches of 8."""
+
+
+@pytest.fixture
+def make_job(manifest: Path, tiny_corpus: Corpus, tiny_whisper_dir: Path, tmp_path: Path) -> MakeJob:
+    """Makes jobs on the corpus that Ray prepares of the manifest, as the command does when it is resumed."""
+    return job_maker(str(manifest), tiny_corpus, tiny_whisper_dir, tmp_path)
 
 
 def effective_ids(folder: str, restarted_after: int) -> Counter[tuple[int, str]]:
