@@ -23,7 +23,9 @@ WORKER_CPUS = 0.05
 """CPUs that a worker reserves. It uses more (its share of the cores), but training workers that run at the same time hold most
 of the cluster's CPUs for as long as they live: a worker that asked for a whole one would never be scheduled, and training that
 waits for its scores would wait for ever. It is not 0 either: nodes that offer no CPUs (a cluster's head) are left alone."""
-_FIRST_RESULT_S = 900
+_SCHEDULED_WITHIN_S = 900
+"""For a worker to begin; what it then takes is its own affair."""
+_TELL_EVERY_S = 60
 _RETRIES = 3
 
 Progress = Callable[[int, int], None]
@@ -148,9 +150,10 @@ class _Job:
 
 
 @ray.remote(max_retries=_RETRIES)
-def _recognise(job: _Job, batches: dict[int, np.ndarray]) -> Iterator[tuple[int, Recognition]]:
-    """One worker's batches by number. A task and not an actor: Ray gives the next evaluation's tasks the same processes, where
-    torch and transformers are already imported."""
+def _recognise(job: _Job, batches: dict[int, np.ndarray]) -> Iterator[tuple[int, Recognition] | None]:
+    """None when it begins, then one worker's batches by number. A task and not an actor: Ray gives the next evaluation's tasks
+    the same processes, where torch and transformers are already imported."""
+    yield None
     torch.set_num_threads(job.threads)
     recogniser = Recogniser(job.choice, torch.device("cuda" if job.use_gpu else "cpu"), job.max_new_tokens)
     for number, positions in batches.items():
@@ -159,20 +162,27 @@ def _recognise(job: _Job, batches: dict[int, np.ndarray]) -> Iterator[tuple[int,
 
 def _collect(streams: Sequence[Any], batches: Sequence[np.ndarray], progress: Progress | None) -> dict[int, Recognition]:
     """The workers' results as they come."""
-    running = list(streams)
+    running, begun = list(streams), False
     results: dict[int, Recognition] = {}
     while running:
-        ready, _ = ray.wait(running, timeout=None if results else _FIRST_RESULT_S)
+        ready, _ = ray.wait(running, timeout=_TELL_EVERY_S if begun else _SCHEDULED_WITHIN_S)
         if not ready:
-            raise UserError(f"evaluation: no worker found {WORKER_CPUS} CPUs and its GPU share free in {_FIRST_RESULT_S} s")
+            if not begun:
+                raise UserError(
+                    f"evaluation: no worker found {WORKER_CPUS} CPUs and its GPU share free in {_SCHEDULED_WITHIN_S} s"
+                )
+            _tell(progress, results, batches)
+            continue
+        begun = True
         stream: Any = ready[0]
         try:
-            number, result = ray.get(next(stream))
+            result = ray.get(next(stream))
         except StopIteration:
             running.remove(stream)
             continue
-        results[number] = result
-        _tell(progress, results, batches)
+        if result is not None:
+            results[result[0]] = result[1]
+            _tell(progress, results, batches)
     return results
 
 

@@ -64,7 +64,8 @@ def measure_speed(
     choices = (ModelChoice(teacher, teacher_revision, dtype=dtype), ModelChoice(student, dtype=dtype))
     if not ray.is_initialized():
         return _measure(choices, corpus, split, config, use_gpu=gpus > 0)
-    task = ray.remote(num_cpus=WORKER_CPUS, num_gpus=gpus, max_retries=1)(_measure_in_task)
+    # Said aloud, the strategy keeps the task out of the bundles of a Ray Tune trial.
+    task = ray.remote(num_cpus=WORKER_CPUS, num_gpus=gpus, max_retries=1, scheduling_strategy="DEFAULT")(_measure_in_task)
     try:
         return ray.get(task.remote(choices, corpus, split, config, gpus > 0))
     except RayTaskError as error:

@@ -4,9 +4,11 @@ import logging
 import os
 import socket
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 
 import ray
+from ray.util import get_current_placement_group, placement_group_table
 
 from raykd.config.training import ClusterConfig
 from raykd.errors import UserError
@@ -88,24 +90,20 @@ def _quiet_data(verbose: bool) -> None:
     context.print_on_execution_start = False
 
 
-def device_name(gpu: bool) -> str:
-    """What the workers compute on, as people call it."""
-    kinds = [key.removeprefix("accelerator_type:") for key in ray.cluster_resources() if key.startswith("accelerator_type:")]
-    return (", ".join(kinds) or "GPU") if gpu else "CPU"
-
-
 def plan_resources(config: ClusterConfig) -> Resources:
     """How many workers train and what each takes, from the config and what the cluster has.
 
     CPU workers reserve a fraction of their cores: Ray Data's tasks need the rest, and two workers that reserved both
-    cores of a laptop would wait for batches for ever.
+    cores of a laptop would wait for batches for ever. Inside a Ray Tune trial only what no placement group holds is planned
+    with, at least one CPU or GPU: Ray Train's workers stand outside of the trial's bundles, so a trial should ask for little
+    (`{"CPU": 0.1}`). Of two trials that plan at once the second's workers wait for the first's.
 
     Raises:
         UserError: more workers asked for than the cluster can hold.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    total = ray.cluster_resources()
-    cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
+    total, held = ray.cluster_resources(), _held_by_groups() if get_current_placement_group() else Counter()
+    cpus, gpus = (max(min(1.0, total.get(kind, 0.0)), total.get(kind, 0.0) - held[kind]) for kind in ("CPU", "GPU"))
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     if use_gpu and gpus == 0:
         raise UserError("cluster.use_gpu: the Ray cluster has no GPU; leave the key out to train on CPUs")
@@ -125,3 +123,12 @@ def plan_resources(config: ClusterConfig) -> Resources:
         evaluation_gpus=_EVALUATION_GPU_SHARE if use_gpu else 0.0,
         nodes=len(nodes),
     )
+
+
+def _held_by_groups() -> Counter[str]:
+    """CPUs and GPUs that placement groups have reserved: trials, and the workers of running trainers."""
+    groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
+    held: Counter[str] = Counter()
+    for bundle in (bundle for group in groups for bundle in group["bundles"].values()):
+        held.update(bundle)
+    return held

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -15,33 +14,11 @@ from raykd.errors import RunError, UserError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
+from raykd.training.mailbox import Mailbox, Sender
 from raykd.training.worker import TrainingJob, run_worker
 
 _POLL_S = 0.3
 _COLLECTIVE_TIMEOUT_S = 3600
-
-
-@ray.remote(num_cpus=0, max_restarts=-1)
-class Mailbox:
-    """Records on their way from the workers to the driver."""
-
-    def __init__(self) -> None:
-        self._records: list[Record] = []
-        self._stopped = False
-
-    def put(self, record: Record) -> None:
-        """Add a record."""
-        self._records.append(record)
-        self._stopped |= record["kind"] == "stopped"
-
-    def stopped(self) -> bool:
-        """Whether a worker said that training must stop: what Ray Train starts after that ends at once."""
-        return self._stopped
-
-    def drain(self) -> list[Record]:
-        """Take all records."""
-        records, self._records = self._records, []
-        return records
 
 
 def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, on_record: Callable[[Record], None]) -> None:
@@ -54,10 +31,10 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     Raises:
         RunError: a worker reported that it must stop, or failed too often.
     """
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    mailbox = Mailbox()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "mailbox": mailbox, "threads": resources.threads_per_worker},
+        train_loop_config={"job": job, "mailbox": mailbox.address, "threads": resources.threads_per_worker},
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
@@ -73,18 +50,15 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     outcome: list[BaseException] = []
     thread = threading.Thread(target=_fit, args=(trainer, outcome), daemon=True)
     thread.start()
-    stopped: list[str] = []
     while True:
         finished = not thread.is_alive()
-        for record in ray.get(mailbox.drain.remote()):
-            if record["kind"] == "stopped":
-                stopped.append(record["reason"])
+        for record in mailbox.records():
             on_record(record)
         if finished:
             break
         thread.join(_POLL_S)
-    if stopped:
-        raise RunError(stopped[-1])
+    if mailbox.stopped:
+        raise RunError(mailbox.stopped)
     if outcome:
         raise RunError(_first_cause(outcome[0])) from outcome[0]
 
@@ -102,21 +76,18 @@ def _worker(settings: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     torch.set_num_threads(settings["threads"])
-    mailbox = settings["mailbox"]
-
-    if ray.get(mailbox.stopped.remote()):
+    sender = Sender(settings["mailbox"])
+    if sender.stopped():
         return
-
-    def emit(record: Record) -> None:
-        mailbox.put.remote(record)
-
     rank, world = context.get_world_rank(), context.get_world_size()
     try:
-        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), stream_steps, emit)
+        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), stream_steps, sender.send)
     except UserError as error:
         # Perhaps on this worker alone (a folder that its node does not have); the others only notice when it is gone.
-        ray.get(mailbox.put.remote({"kind": "stopped", "reason": str(error)}))
+        sender.send({"kind": "stopped", "reason": str(error)})
         raise
+    finally:
+        sender.flush()
 
 
 def _gpu(resources: Resources) -> dict[str, float]:

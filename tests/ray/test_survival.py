@@ -18,6 +18,7 @@ from raykd.training.cluster import plan_resources
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob
 from tests.jobs import MakeJob, job_maker
+from tests.ray.histories import recorded_steps
 from tests.training.workers import train_in_processes
 
 STEPS, CHECKPOINT_EVERY = 9, 2
@@ -92,10 +93,12 @@ def test_a_killed_job_goes_on_with_resume_and_fewer_workers(make_job: MakeJob, t
     run = tmp_path / "runs" / "distil"
 
     process = run_distill(path)
-    while len(read_history(str(run / "history.jsonl")).train) < 5:
+    while len(read_history(str(run / "history.jsonl")).train) <= CHECKPOINT_EVERY:
         assert process.poll() is None, process.stdout and process.stdout.read().decode()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
+    for file in (run / "trained_ids").glob("rank-*-pid-*.jsonl"):  # the whole machine is lost: workers would outlive the driver
+        os.kill(int(file.stem.rsplit("-", 1)[1]), signal.SIGKILL)
     process.wait()
     assert not (run / "metrics.json").exists()
 
@@ -104,9 +107,10 @@ def test_a_killed_job_goes_on_with_resume_and_fewer_workers(make_job: MakeJob, t
     assert resumed.returncode == 0, output
     assert (run / "metrics.json").exists()
     history = read_history(str(run / "history.jsonl"))
-    assert [record["step"] for record in history.train] == list(range(1, STEPS + 1))
+    steps = recorded_steps(history, STEPS)
+    assert {1, 2, 3, STEPS} <= set(steps)
     (reference,) = train_in_processes([make_job("reference", steps=STEPS)], world=1)
-    expected = [record["loss"] for record in reference if record["kind"] == "train"]
+    expected = [record["loss"] for record in reference if record["kind"] == "train" and record["step"] in steps]
     assert [record["loss"] for record in history.train] == pytest.approx(expected, rel=1e-5)
     restarted_after = min(row["step"] for row in _rows_of_last_attempt(run / "trained_ids")) - 1
     assert restarted_after >= CHECKPOINT_EVERY

@@ -54,7 +54,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(run: TrainingRun, file: st
     data = bytearray(hurt.read_bytes())
     if harm == "flipped":
         data[-1 if file != "state.json" else 0] ^= 1
-    damaged = {"cut": data[: len(data) // 2], "flipped": data, "empty": b""}
+    damaged = {"cut": bytes(data[: len(data) // 2]), "flipped": bytes(data), "empty": b""}
     hurt.unlink() if harm == "gone" else hurt.write_bytes(damaged[harm])
     said: list[str] = []
     assert newest_good(run.run.checkpoints_dir, said.append) == path_of(run.run.checkpoints_dir, 4)

@@ -218,7 +218,7 @@ def _tables(source: DemoSource, shards: list[Shard]) -> Iterator[pa.Table]:
     if not ray.is_initialized():
         yield from (shard_table(source, shard) for shard in shards)
         return
-    task = ray.remote(shard_table)
+    task = ray.remote(scheduling_strategy="DEFAULT")(shard_table)  # also inside of a Ray Tune trial, whose bundles have no room
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     futures = [task.remote(source, shard) for shard in shards[:ahead]]
     for number in range(len(shards)):
