@@ -210,6 +210,7 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
     try:
         with leased(run.path, _in_use(run)):
             if resume:
+                _note_changes(config, run, progress)
                 run.write_text("config.yaml", dump_yaml(config))
             keep_parts(config, run)
             if run.finished:
@@ -273,15 +274,29 @@ def _resumable(config: RunConfig) -> RunFolder:
         UserError: there is none, or a key that must stay has another value.
     """
     run = RunFolder.latest(config.output_dir, config.name)
-    with storage.local_copy(run.path) as folder:
-        before = read_config_file(type(config), f"{folder}/config.yaml")
-    difference = _first_difference(_fixed(before), _fixed(config))
-    if difference and not run.finished:
-        raise UserError(
-            f"{difference}: differs from the run to resume ({run.config_path}); "
-            "give the same value, or start a new run without --resume"
-        )
+    for key, _, _ in _differences(_fixed(_config_of(run, type(config))), _fixed(config)):
+        if not run.finished:
+            raise UserError(
+                f"{key}: differs from the run to resume ({run.config_path}); "
+                "give the same value, or start a new run without --resume"
+            )
     return run
+
+
+def _config_of(run: RunFolder, kind: type[RunConfig]) -> RunConfig:
+    with storage.local_copy(run.path) as folder:
+        return read_config_file(kind, f"{folder}/config.yaml")
+
+
+def _note_changes(config: RunConfig, run: RunFolder, progress: Progress) -> None:
+    """Say and record which keys are others than before: `eval_every`, for one, decides which checkpoint can win."""
+    before = _config_of(run, type(config)).model_dump(mode="json")
+    changes = [f"{key} {new} instead of {old}" for key, old, new in _differences(before, config.model_dump(mode="json"))]
+    if changes and not run.finished:
+        steps = read_history(run.history_path).train
+        text = f"resumed with {', '.join(changes)}"
+        HistoryWriter(run.history_path).record({"kind": "event", "step": steps[-1]["step"] if steps else 0, "text": text})
+        progress.say(text)
 
 
 def _fixed(config: RunConfig) -> dict[str, Any]:
@@ -297,15 +312,14 @@ def _fixed(config: RunConfig) -> dict[str, Any]:
     return mapped(config, kept).model_dump(mode="json", warnings=False)
 
 
-def _first_difference(before: Any, after: Any, path: str = "") -> str | None:
-    """Path of the first key whose values differ."""
+def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, value before, value after) wherever two configs differ."""
     if not isinstance(before, dict) or not isinstance(after, dict):
-        return None if before == after else path
+        if before != after:
+            yield path, before, after
+        return
     for key in dict.fromkeys([*before, *after]):
-        found = _first_difference(before.get(key), after.get(key), f"{path}.{key}" if path else key)
-        if found:
-            return found
-    return None
+        yield from _differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)
 
 
 def _require_shared_storage(config: RunConfig, nodes: int) -> None:

@@ -15,6 +15,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+_SLOW_FOLDERS = {"ray", "training"}
+_SLOW_FIXTURES = {"ray_local", "make_job"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -m quick`: all that starts neither Ray nor training workers."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.parent.name not in _SLOW_FOLDERS and not fixtures & _SLOW_FIXTURES:
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session")
 def tiny_whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Whisper (1 + 2 layers, width 32, 5 s window, 51 865 tokens) and its processor."""

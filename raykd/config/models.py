@@ -1,8 +1,8 @@
 """Sizes and types of models, for the parts that make them."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from raykd.config.base import Section, wrong
 
@@ -34,15 +34,3 @@ class ScratchConfig(Section):
         if self.width % self.heads:
             raise wrong(f"must be a divisor of width, {self.width} (got {self.heads})", "heads")
         return self
-
-
-def _each_once(layers: int | tuple[int, ...]) -> int | tuple[int, ...]:
-    if isinstance(layers, tuple) and len(set(layers)) < len(layers):
-        raise ValueError(f"a layer is listed twice (got {list(layers)})")
-    return layers
-
-
-Layers = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)],
-    AfterValidator(_each_once),
-]

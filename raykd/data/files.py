@@ -7,7 +7,6 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from pyarrow import fs
 
@@ -31,7 +30,7 @@ class SourceFile:
 
 
 def connect(path: str) -> tuple[fs.FileSystem, str]:
-    """`filesystem_of` that connects once to each bucket or host, for code that opens many files.
+    """`filesystem_of` for names as a listing gives them: a `%` in a bucket's key is itself.
 
     Raises:
         UserError: the filesystem cannot be reached.
@@ -41,13 +40,8 @@ def connect(path: str) -> tuple[fs.FileSystem, str]:
     location, _, query = path.partition("?")
     scheme, _, rest = location.partition("://")
     bucket, _, inner = rest.partition("/")
-    filesystem, top = _connection(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+    filesystem, top = filesystem_of(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
     return filesystem, f"{top.rstrip('/')}/{inner}"
-
-
-@lru_cache(maxsize=64)
-def _connection(uri: str) -> tuple[fs.FileSystem, str]:
-    return filesystem_of(uri)
 
 
 def child(folder: str, name: str) -> str:

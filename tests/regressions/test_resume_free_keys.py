@@ -9,6 +9,7 @@ from raykd.config import Config
 from raykd.config.load import parse
 from raykd.errors import UserError
 from raykd.runs import opened_run
+from raykd.tracking.history import read_history
 from raykd.tracking.progress import Progress
 
 TREE: dict[str, Any] = {
@@ -50,6 +51,10 @@ def test_it_may_change(change: str, tmp_path: Path) -> None:
         pass
     with opened_run(config(tmp_path, change), True, 1, quiet) as (_, run):
         assert run == before
+        (event,) = read_history(run.history_path).events
+        assert event["text"].startswith(f"resumed with {change.split('=')[0]} "), "it is told, and kept"
+    with opened_run(config(tmp_path, change), True, 1, quiet) as (_, run):
+        assert len(read_history(run.history_path).events) == 1
 
 
 @pytest.mark.parametrize("change", ["train.batch_size=2", "train.precision=float32", "teacher.dtype=bfloat16"])
