@@ -117,16 +117,22 @@ def objective_text(config: Mapping[str, Any]) -> str:
     objective = dict(config.get("objective") or {})
     recipe = objective.pop("recipe", "")
     if recipe == "terms":
-        parts = [f"{_plain(term.get('weight', 1.0))} · {term.get('name') or term['kind']}" for term in objective["terms"]]
-        return " + ".join(parts)
+        return " + ".join(f"{_plain(term.get('weight', 1.0))} · {_term_text(term)}" for term in objective["terms"])
     parts = [f"{key} {_plain(value)}" for key, value in objective.items() if value]
     return f"{recipe}: {', '.join(parts)}" if parts else recipe
 
 
+def _term_text(term: Mapping[str, Any]) -> str:
+    """Such as `kl from teacher`."""
+    return term.get("name") or term["kind"] + (f" from {term['target']}" if term.get("target") else "")
+
+
 def _plain(value: Any) -> str:
-    """A number, a schedule as `1.0 → 0.1 (linear)`, or what a section names as its model."""
+    """A number, a schedule as `1.0 → 0.1 (linear)`, what a section names as its model, or the section's kind."""
     if isinstance(value, Mapping) and "model" in value:
         return str(value["model"])
+    if isinstance(value, Mapping) and "start" not in value:
+        return str(value.get("kind", "..."))
     if isinstance(value, Mapping):
         end = "" if value.get("end") is None else f" → {value['end']}"
         return f"{value.get('start')}{end} ({value.get('kind')})"
