@@ -119,7 +119,7 @@ def test_worst_sentences_and_common_mistakes() -> None:
 def test_objectives_in_words(tmp_path: Path) -> None:
     terms = [{"kind": "ce"}, {"kind": "kl", "weight": {"kind": "linear", "start": 1.0, "end": 0.1}}]
     config = example_config(tmp_path, objective={"recipe": "terms", "terms": terms})
-    assert objective_text(json.loads(config.model_dump_json())) == "1.0 · ce + 1.0 → 0.1 (linear) · kl"
+    assert objective_text(json.loads(config.model_dump_json())) == "1.0 · ce + 1.0 → 0.1 (linear) · kl from teacher"
     config = example_config(tmp_path, objective={"recipe": "mlm_kd", "mlm": "lm", "lambda_lm": 0.5})
     assert (
         objective_text(json.loads(config.model_dump_json()))
