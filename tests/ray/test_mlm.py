@@ -147,7 +147,7 @@ def trained(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(yaml.safe_dump(tree))
     run = folder / "runs" / "mlm"
     process = command("train_mlm", config)
-    while not list_checkpoints(str(run / "checkpoints")):
+    while len(read_history(str(run / "history.jsonl")).train) < 2 or not list_checkpoints(str(run / "checkpoints")):
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
