@@ -4,8 +4,6 @@ import json
 import lzma
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +25,7 @@ from raykd.tracking.history import read_history
 from raykd.training.checkpoint import delete_checkpoint, list_checkpoints, step_of
 from raykd.training.mlm_job import MlmJob
 from tests.jobs import WORDS
+from tests.ray.commands import run_here, start
 from tests.ray.histories import recorded_steps
 from tests.training.workers import final_parameters, train_in_processes
 
@@ -120,20 +119,8 @@ def test_training_goes_on_from_a_checkpoint_with_another_number_of_workers(make_
     assert losses(resumed) == pytest.approx(losses(reference)[3:], rel=1e-5)
 
 
-def command(module: str, config: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "MLFLOW_TRACKING_URI"}}
-    return subprocess.Popen(
-        [sys.executable, "-m", f"raykd.{module}", "--config", str(config), *arguments],
-        env=environment,
-        text=True,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 @pytest.fixture(scope="module")
-def trained(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(text: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     """The folder of a run whose job was killed after a checkpoint and resumed with fewer workers."""
     folder = tmp_path_factory.mktemp("trained")
     tree = {
@@ -146,17 +133,14 @@ def trained(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = folder / "mlm.yaml"
     config.write_text(yaml.safe_dump(tree))
     run = folder / "runs" / "mlm"
-    process = command("train_mlm", config)
+    process = start("train_mlm", config)
     while len(read_history(str(run / "history.jsonl")).train) < 2 or not list_checkpoints(str(run / "checkpoints")):
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "metrics.json").exists()
-    resumed = command("train_mlm", config, "--resume", "cluster.num_workers=1")
-    output, _ = resumed.communicate()
-    assert resumed.returncode == 0, output
-    assert "pseudo-perplexity" in output
+    assert "pseudo-perplexity" in run_here("train_mlm", config, "--resume", "cluster.num_workers=1")
     return run
 
 
@@ -199,8 +183,7 @@ def test_it_teaches_a_student(trained: Path, manifest: Path, tmp_path: Path) -> 
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(tree))
-    output, _ = (process := command("distill", config)).communicate()
-    assert process.returncode == 0, output
+    run_here("distill", config)
     run = tmp_path / "runs" / "distil"
     for record in read_history(str(run / "history.jsonl")).train:
         assert record["weights"] == {"ce": 0.25, "kl": 0.75}
@@ -224,7 +207,7 @@ def test_a_model_of_another_vocabulary_is_refused_before_ray_starts(trained: Pat
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(tree))
-    output, _ = (process := command("distill", config)).communicate()
+    output, _ = (process := start("distill", config)).communicate()
     assert process.returncode == 2
     assert output.startswith(f"raykd: objective.mlm.model: {tmp_path}/mlm has 51866 tokens and the student 51865")
     assert len(output.splitlines()) == 1

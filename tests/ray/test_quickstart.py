@@ -1,11 +1,8 @@
 """The README's first command, as a user runs it, on two minutes of speech: what it says and what it leaves behind."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,11 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from raykd.config import load_config
 from raykd.data.rejects import REJECT_COLUMNS
 from raykd.training.checkpoint import list_checkpoints, step_of
+from tests.ray.commands import run_here, start
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)  # the two runs count for the first test, and the machine may be busy
+CONFIG = "configs/quickstart.yaml"
 STEPS = 6
 SHORTER = [f"train.steps={STEPS}", "train.warmup_steps=0", "train.eval_every=3", "evaluation.max_new_tokens=8"]
 SHORTER += ["data.source.hours=0.02", "evaluation.speed_utterances=2", "tracking.log_every=2"]
@@ -53,13 +52,10 @@ class Runs:
 
 
 def quickstart(folder: Path) -> str:
-    command = [sys.executable, "-m", "raykd.distill", "--config", "configs/quickstart.yaml", *SHORTER]
-    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "MLFLOW_TRACKING_URI"}}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    process = start("distill", CONFIG, *SHORTER, folder=folder)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    return said
 
 
 def changed_at(folder: Path) -> dict[Path, int]:
@@ -67,7 +63,7 @@ def changed_at(folder: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Runs:
     """The shipped configs, with a teacher that is smaller and trained for two steps."""
     folder = tmp_path_factory.mktemp("quickstart")
     shutil.copytree(ROOT / "configs", folder / "configs")
@@ -79,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     (folder / "configs" / "demo_teacher.yaml").write_text(yaml.safe_dump(teacher))
     first = quickstart(folder)
     cache = changed_at(folder / "cache")
-    return Runs(folder, first, quickstart(folder), cache)
+    return Runs(folder, first, run_here("distill", CONFIG, *SHORTER, folder=folder), cache)
 
 
 def test_the_last_lines_are_a_table_and_where_everything_is(runs: Runs) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +16,7 @@ from raykd.training.cluster import plan_resources
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob
 from tests.jobs import MakeJob, job_maker
+from tests.ray.commands import run_here, start
 from tests.ray.histories import recorded_steps
 from tests.training.workers import train_in_processes
 
@@ -74,11 +73,6 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(make_job: MakeJob, tiny
     assert last == pytest.approx({r["step"]: r["loss"] for r in reference if r["kind"] == "train"}, rel=1e-5)
 
 
-def run_distill(config: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "raykd.distill", "--config", str(config), *arguments]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 def test_a_killed_job_goes_on_with_resume_and_fewer_workers(make_job: MakeJob, tiny_corpus: Corpus, tmp_path: Path) -> None:
     job = make_job("whole", steps=STEPS, checkpoint_every=CHECKPOINT_EVERY, record_ids=True)
     config = job.config.model_copy(
@@ -92,9 +86,9 @@ def test_a_killed_job_goes_on_with_resume_and_fewer_workers(make_job: MakeJob, t
     path.write_text(dump_yaml(config))
     run = tmp_path / "runs" / "distil"
 
-    process = run_distill(path)
+    process = start("distill", path)
     while len(read_history(str(run / "history.jsonl")).train) <= CHECKPOINT_EVERY:
-        assert process.poll() is None, process.stdout and process.stdout.read().decode()
+        assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     for file in (run / "trained_ids").glob("rank-*-pid-*.jsonl"):  # the whole machine is lost: workers would outlive the driver
@@ -102,9 +96,7 @@ def test_a_killed_job_goes_on_with_resume_and_fewer_workers(make_job: MakeJob, t
     process.wait()
     assert not (run / "metrics.json").exists()
 
-    resumed = run_distill(path, "--resume", "cluster.num_workers=1")
-    output = resumed.communicate()[0].decode()
-    assert resumed.returncode == 0, output
+    run_here("distill", path, "--resume", "cluster.num_workers=1")
     assert (run / "metrics.json").exists()
     history = read_history(str(run / "history.jsonl"))
     steps = recorded_steps(history, STEPS)
