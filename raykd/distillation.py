@@ -23,11 +23,11 @@ from raykd.evaluation.speed import measure_speed
 from raykd.models.banner import ModelFacts, RunFacts, banner_text, model_facts
 from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from raykd.models.pairs import check_compatible
-from raykd.models.state import state_hash, trainable_names
+from raykd.models.state import trainable_names, whole_hash
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
 from raykd.parts.outside import load_parts_file, outside_hash
-from raykd.parts.recipes.recipe import TEACHER
-from raykd.parts.targets.target import Target
+from raykd.parts.targets.cached import CachedTarget, cache_folder
+from raykd.parts.targets.target import TEACHER, Ready, Target
 from raykd.runs import TrainingRun, ids_folder, opened_run
 from raykd.teachers import ensure_models, evaluate_teacher
 from raykd.tracking.card import write_card
@@ -58,6 +58,7 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
         made = _with_vocabulary(config, made, run)
         models = _make_models(made, run, progress)
         corpus = _prepare(made, run, models.speech_format, progress)
+        made = _checked(made, models, corpus)
         training = TrainingRun(made, run, progress)
         with training.ended_well():
             _Distillation(training, models, corpus, resources).run_to_the_end()
@@ -87,6 +88,8 @@ class Models:
     teacher_hash: str
     hashes: str
     """Of the weights of everything that teaches, in the order of the config."""
+    encoder_hash: str
+    """Of the weights of the teacher's encoder."""
     teacher_shape: WhisperForConditionalGeneration | None
     """The teacher without its weights (on the meta device): sizes are all that the driver needs."""
     student_shape: WhisperForConditionalGeneration
@@ -106,7 +109,8 @@ def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
         save_whisper(student, config.student.processor(teacher, revision), run.student_init_dir)
     encoder = config.student.learner(student).frozen_encoder
     encoder_shared = teacher_model is not None and encoder is not None and encoder.is_copy_of(teacher_model)
-    teacher_hash = _hash_of(teacher_model)
+    teacher_hash = whole_hash(teacher_model) if teacher_model else ""
+    encoder_hash = whole_hash(teacher_model.model.encoder) if teacher_model else ""
     hashes = [teacher_hash] if teacher_model else []
     hashes += [_hash_of_target(target, student, run) for name, target in config.method.targets.items() if name != TEACHER]
     if teacher_model is not None:
@@ -116,6 +120,7 @@ def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
         teacher=teacher,
         teacher_hash=teacher_hash,
         hashes=" ".join(filter(None, hashes)),
+        encoder_hash=encoder_hash,
         teacher_shape=_shape_of(teacher_model) if teacher_model else None,
         student_shape=_shape_of(student),
         encoder_shared=encoder_shared,
@@ -129,16 +134,12 @@ def _hash_of_target(target: Target, student: WhisperForConditionalGeneration, ru
     for _, model, marks in marked(target):
         if Mark.MLM in marks:
             check_same_vocabulary(model, run.student_init_dir)
-            hashes.append(_hash_of(load_masked_lm(model)))
+            hashes.append(whole_hash(load_masked_lm(model)))
         elif Mark.WHISPER in marks:
             loaded = load_whisper(model, revision=getattr(target, "revision", None))
             check_compatible(loaded.config, student.config)
-            hashes.append(_hash_of(loaded))
+            hashes.append(whole_hash(loaded))
     return " ".join(hashes)
-
-
-def _hash_of(model: torch.nn.Module | None) -> str:
-    return state_hash(model, [name for name, _ in model.named_parameters()]) if model else ""
 
 
 def _shape_of(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
@@ -164,6 +165,21 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
         raise UserError(f"data.source: there are no dev utterances to choose the best checkpoint by; {advice}")
     progress.done()
     return corpus
+
+
+def _checked(config: Config, models: Models, corpus: Corpus) -> Config:
+    """The config with the folder of the teacher's cache, once every target has found that it can teach this.
+
+    Raises:
+        UserError: a target cannot, such as a cache that was made of other data.
+    """
+    ready = Ready(config.method, corpus, models.speech_format, config.seed, models.teacher_hash, models.encoder_hash)
+    if isinstance(config.teacher, CachedTarget) and config.teacher.path is None:
+        teacher = config.teacher.model_copy(update={"path": cache_folder(config.data.cache_dir, ready)})
+        config = config.model_copy(update={"teacher": teacher})
+    for target in config.method.targets.values():
+        target.check(ready)
+    return config
 
 
 class _Distillation:

@@ -46,7 +46,12 @@ MUTANTS = (
         "temperature squared left out", TERM, "clock.at(self.student_temperature) ** 2", "clock.at(self.student_temperature)"
     ),
     Mutant("temperature's part of the gradient left out", OBJECTIVE, "scale / chunk.at(term.student_temperature)", "scale"),
-    Mutant("KL turned round", "raykd/parts/terms/kl.py", "student, target = self.both(at)", "target, student = self.both(at)"),
+    Mutant(
+        "KL turned round",
+        "raykd/parts/terms/kl.py",
+        "student: LogProbs, target: LogProbs, into_NV",
+        "target: LogProbs, student: LogProbs, into_NV",
+    ),
     Mutant("labels not shifted", "raykd/data/batches.py", "utterance.tokens[1:]", "utterance.tokens[:-1]"),
     Mutant(
         "teacher reads the labels instead of the decoder input",
@@ -168,7 +173,7 @@ MUTANTS = (
 def seen_by(mutant: Mutant) -> str | None:
     """The first test that fails on a copy with the mutant in it."""
     with tempfile.TemporaryDirectory(prefix="raykd-mutant-") as folder:
-        for name in ("raykd", "tests", "configs", "pyproject.toml"):
+        for name in ("raykd", "tests", "configs", "cluster", "README.md", "pyproject.toml", "constraints.txt"):
             source, copy = ROOT / name, Path(folder) / name
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__")) if source.is_dir() else shutil.copy(
                 source, copy

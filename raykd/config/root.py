@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raykd.config.base import Mark, Section, wrong
@@ -16,10 +16,12 @@ from raykd.errors import UserError
 from raykd.parts.inputs.input import Input
 from raykd.parts.inputs.spec_augment import SpecAugment
 from raykd.parts.recipes.kd import KdRecipe
-from raykd.parts.recipes.recipe import TEACHER, Method, Recipe, named
+from raykd.parts.recipes.recipe import Method, Recipe, named
 from raykd.parts.rooms import ROOMS  # noqa: F401 (fills the rooms)
 from raykd.parts.students.layer_copy import LayerCopy
 from raykd.parts.students.student import Student
+from raykd.parts.targets.cached import CachedTarget
+from raykd.parts.targets.target import TEACHER
 from raykd.parts.targets.whisper import WhisperTarget
 
 
@@ -30,6 +32,14 @@ def _elsewhere(found: list[tuple[str, str]], *keys: str) -> ValidationError:
         kind = PydanticCustomError("wrong", "{message}", {"message": message})
         details.append(InitErrorDetails(type=kind, loc=(*keys, path) if path else keys, input=None))
     return ValidationError.from_exception_data("config", details)
+
+
+def _is_a_whisper(value: Any) -> Any:
+    return {"kind": "whisper", **value} if isinstance(value, dict) else value
+
+
+Teacher = Annotated[WhisperTarget | CachedTarget, Field(discriminator="kind"), BeforeValidator(_is_a_whisper)]
+"""A teacher is loaded, unless `kind: cached` says that its answers were kept."""
 
 
 class RunConfig(Section):
@@ -61,7 +71,7 @@ class Config(RunConfig):
     parts: Annotated[tuple[str, ...], Mark.PARTS_FILES, Mark.FREE] = ()
     """Files with parts of your own (`.py`, local); `--parts FILE` adds one. A resumed run must have the same text."""
     data: DataConfig
-    teacher: WhisperTarget | None = None
+    teacher: Teacher | None = None
     """A Whisper that teaches; None: the objective needs none, and the student is not made from it."""
     student: Student = LayerCopy()
     """The model that learns, and what of it trains."""

@@ -4,7 +4,7 @@ Shapes: B utterances or segments, M mel channels, F window frames, U label posit
 of the batch, never the model's maximum).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -47,6 +47,8 @@ class Batch:
     """bool: utterances whose decoder input (and `labels_BU`) is what the student itself has said; None: none is."""
     teacher_mel_BMF: torch.Tensor | None = None
     """What the targets hear, where it is another mel than the student's."""
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    """What was read from a cache beside the utterances, by name (`data.teacher_cache.CacheReader`)."""
     valid_N: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """int64: places in the flattened label positions that are no filling. Made from `labels_BU`."""
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -90,7 +92,8 @@ class Batch:
         names = ("mel_BMF", "decoder_input_BU", "labels_BU", "sampled_B", "teacher_mel_BMF", "valid_N")
         tensors = {name: getattr(self, name) for name in names}
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None}
-        return replace(self, memo={}, **moved)
+        kept = {name: tensor.to(device, non_blocking=True) for name, tensor in self.kept.items()}
+        return replace(self, memo={}, kept=kept, **moved)
 
 
 @dataclass
@@ -123,6 +126,19 @@ class TextBatch:
         return TextBatch(self.ids, *(t.to(device) for t in (self.tokens_BT, self.lengths_B, self.masked_BT)))
 
 
+class BatchReader(Protocol):
+    """Reads what a part wants beside the utterances. Picklable."""
+
+    @property
+    def views(self) -> int:
+        """Ways that random changes of the speech fall out, over and over: epoch e draws as epoch e modulo this."""
+        ...
+
+    def read(self, ids: Sequence[str], epoch: int, placeholder: bool = False) -> Mapping[str, torch.Tensor]:
+        """By name. Of a placeholder, whatever belongs to label positions has none."""
+        ...
+
+
 class Collate(Protocol):
     """How rows of shards become a batch. Picklable."""
 
@@ -147,10 +163,15 @@ class SpeechCollate:
     changes: tuple[RowChange, ...]
     """What is done to each utterance in turn, such as SpecAugment."""
     seed: int
+    reader: BatchReader | None = None
+    """What is read beside the utterances."""
 
     def batch(self, rows: list[pa.RecordBatch], epoch: int) -> Batch:
-        """`collate` of the utterances, changed."""
+        """`collate` of the utterances, changed, with what is read beside them."""
         batch = collate([utterance_of(row) for row in rows], self.window_frames, self.pad_id)
+        if self.reader is not None:
+            epoch %= self.reader.views
+            batch.kept = self.reader.read(batch.ids, epoch)
         for number, row in enumerate(rows):
             window_MF, n_frames = batch.mel_BMF[number].numpy(), row.column("n_frames")[0].as_py()
             for change in self.changes:
@@ -159,7 +180,11 @@ class SpeechCollate:
 
     def placeholder(self, row: pa.RecordBatch) -> Batch:
         """`placeholder` of the utterance."""
-        return placeholder(utterance_of(row), self.window_frames, self.pad_id)
+        utterance = utterance_of(row)
+        batch = placeholder(utterance, self.window_frames, self.pad_id)
+        if self.reader is not None:
+            batch.kept = self.reader.read([utterance.id], 0, placeholder=True)
+        return batch
 
 
 @dataclass(frozen=True)

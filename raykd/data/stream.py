@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raykd.data.batches import Batch, Collate, RowChange, SpeechCollate, TextBatch, TextCollate
+from raykd.data.batches import Batch, BatchReader, Collate, RowChange, SpeechCollate, TextBatch, TextCollate
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import Corpus
 from raykd.data.fetch import FetchPlan, fetch_steps
@@ -88,6 +88,7 @@ def speech_reading(
     speech_format: SpeechFormat,
     seed: int,
     changes: Sequence[RowChange] = (),
+    reader: BatchReader | None = None,
 ) -> Reading:
     """Utterances to `Batch`es.
 
@@ -101,9 +102,10 @@ def speech_reading(
         speech_format: for the window that mels are padded to.
         seed: the run's.
         changes: what is done to each utterance, such as SpecAugment.
+        reader: what is read beside the utterances.
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
-    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, tuple(changes), seed)
+    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, tuple(changes), seed, reader)
     return Reading(plan, collate, row_bytes=2 * speech_format.n_mels * float(corpus.index(split).n_frames.mean()))
 
 

@@ -41,6 +41,11 @@ def state_hash(model: nn.Module, names: Iterable[str]) -> str:
     return whole.hexdigest()
 
 
+def whole_hash(model: nn.Module) -> str:
+    """`state_hash` of all parameters."""
+    return state_hash(model, [name for name, _ in model.named_parameters()])
+
+
 def _digest(tensor: Tensor) -> bytes:
     digest = hashlib.sha256()
     for chunk in tensor.contiguous().view(-1).split(CHUNK_ELEMENTS):

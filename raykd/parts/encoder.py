@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.data.batches import Batch
+from raykd.data.teacher_cache import encoder_states
 from raykd.models.state import same_parameters
 
 if TYPE_CHECKING:
@@ -24,17 +25,19 @@ class FrozenEncoder:
     def __init__(self, encoder: nn.Module, settled: bool = False) -> None:
         """`settled`: it is on its device already."""
         self.module: Any = encoder.requires_grad_(False).eval()
+        self.reads_cache = False
+        """Whether its states were kept, so that it is not run for batches that bring them."""
         self._settled = settled
+        self._place: tuple[torch.device, torch.dtype | None] | None = None
 
     def __deepcopy__(self, memo: Any) -> "FrozenEncoder":
         """Copies of a student hear with the same encoder."""
         return self
 
     def settle(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        """Bring it onto a device, the first time."""
+        """Where it is to be, the first time that this is said. It is brought there when it is first run."""
         if not self._settled:
-            self.module.to(device, dtype)
-            self._settled = True
+            self._place, self._settled = (device, dtype), True
 
     def is_copy_of(self, teacher: "WhisperForConditionalGeneration") -> bool:
         """Whether the teacher's encoder is the same, weight by weight in the teacher's type, so that one will do for both."""
@@ -49,6 +52,19 @@ class FrozenEncoder:
         if key not in batch.memo:
             mel_BMF = batch.teacher_mel_BMF if other else batch.mel_BMF
             assert mel_BMF is not None
-            with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
-                batch.memo[key] = self.module(mel_BMF.to(self.module.conv1.weight.dtype)).last_hidden_state
+            kept = self.reads_cache and not other and "states_BSD" in batch.kept
+            batch.memo[key] = encoder_states(batch.kept, self._dtype) if kept else self._run(mel_BMF)
         return batch.memo[key]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of its states, also while it is not yet where it is to be."""
+        dtype = self._place[1] if self._place else None
+        return dtype or self.module.conv1.weight.dtype
+
+    def _run(self, mel_BMF: Tensor) -> Tensor:
+        if self._place:
+            self.module.to(*self._place)
+            self._place = None
+        with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
+            return self.module(mel_BMF.to(self.module.conv1.weight.dtype)).last_hidden_state

@@ -10,6 +10,7 @@ from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, speech_reading
 from raykd.data.text import LabelEncoder
+from raykd.errors import UserError
 from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_whisper
 from raykd.parts.recipes.recipe import Method
@@ -48,8 +49,11 @@ class StudentJob(TrainingJob):
     def reading(self, order: EpochOrder, rank: int, world: int, accumulation: int) -> Reading:
         """Utterances to mel and labels."""
         changes = [one.change_row for one in self.method.inputs if one.changes_rows]
-        seed = self.config.seed
-        return speech_reading(self.corpus, "train", order, rank, world, accumulation, self.speech_format, seed, changes)
+        readers = [reader for target in self.method.targets.values() if (reader := target.reader()) is not None]
+        if len(readers) > 1:
+            raise UserError("objective.targets: only one target of a run can be cached")
+        seed, reader = self.config.seed, readers[0] if readers else None
+        return speech_reading(self.corpus, "train", order, rank, world, accumulation, self.speech_format, seed, changes, reader)
 
     def load_model(self) -> nn.Module:
         """The student as it was before training."""

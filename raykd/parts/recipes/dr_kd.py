@@ -15,8 +15,8 @@ from raykd.config.schedule import Temperature
 from raykd.data.batches import Batch
 from raykd.parts.distribution import TokenDistribution
 from raykd.parts.outputs import Outputs
-from raykd.parts.recipes.recipe import TEACHER, Method, Recipe
-from raykd.parts.targets.target import LiveTarget, Target
+from raykd.parts.recipes.recipe import Method, Recipe
+from raykd.parts.targets.target import TEACHER, LiveTarget, Target
 from raykd.parts.terms.ce import Ce
 from raykd.parts.terms.kl import Kl
 

@@ -15,8 +15,9 @@ from raykd.config.schedule import ScheduleConfig, Weight
 from raykd.data.batches import IGNORED_LABEL, Batch
 from raykd.parts.clock import Clock
 from raykd.parts.contexts.context import Context, LiveContext
-from raykd.parts.recipes.recipe import TEACHER, Method, Recipe
+from raykd.parts.recipes.recipe import Method, Recipe
 from raykd.parts.students.learner import evaluating
+from raykd.parts.targets.target import TEACHER
 from raykd.parts.terms.kl import Kl
 from raykd.parts.terms.term import Chunk, TokenTerm
 

@@ -16,8 +16,6 @@ from raykd.parts.terms.term import Term
 from raykd.parts.updates.update import Update
 
 RECIPES_ROOM = Room("recipes", tag="recipe")
-TEACHER = "teacher"
-"""Name of the target that the config's `teacher` section is."""
 
 
 @dataclass(frozen=True)

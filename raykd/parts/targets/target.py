@@ -3,16 +3,22 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from raykd.data.batches import Batch
+from raykd.data.batches import Batch, BatchReader
+from raykd.data.corpus import Corpus
+from raykd.data.format import SpeechFormat
 from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live, Part, Room
 
 if TYPE_CHECKING:
+    from raykd.parts.recipes.recipe import Method
     from raykd.parts.worker import Worker
 
 TARGETS_ROOM = Room("targets")
+TEACHER = "teacher"
+"""Name of the target that the config's `teacher` section is."""
 
 
 class Target(Part):
@@ -25,9 +31,34 @@ class Target(Part):
         """Names of other targets that it is made from."""
         return ()
 
+    def check(self, ready: "Ready") -> None:
+        """Look whether it can teach this, before the workers start.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    def reader(self) -> BatchReader | None:
+        """Reads what it wants beside the utterances of every batch (`Batch.kept`); None: it wants nothing."""
+        return None
+
     @abstractmethod
     def build(self, on: "Worker") -> "LiveTarget":
         """The target on a worker's device. Not called when no term will ever ask for it."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is known of a run before its workers start."""
+
+    method: "Method"
+    corpus: Corpus
+    speech_format: SpeechFormat
+    seed: int
+    teacher_hash: str
+    """Of the weights of the config's teacher."""
+    encoder_hash: str
+    """Of the weights of its encoder."""
 
 
 class LiveTarget(Live):

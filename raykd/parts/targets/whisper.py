@@ -43,8 +43,12 @@ class WhisperTarget(Target):
         """Whether `model` is a raykd config."""
         return trained_by_raykd(self.model)
 
-    def build(self, on: "Worker") -> "WhisperTeacher":
+    def build(self, on: "Worker") -> LiveTarget:
         """The model on the device. A student whose frozen encoder is the same shares this one's."""
+        return self.loaded(on)
+
+    def loaded(self, on: "Worker") -> "WhisperTeacher":
+        """See `build`."""
         from raykd.models.whisper import load_whisper
 
         model = load_whisper(self.model, compute_dtype(self.dtype, on.device), self.revision)
@@ -61,13 +65,15 @@ class WhisperTeacher(LiveTarget):
         self._model = model.requires_grad_(False).eval()
         self._sharded = sharded
         shared = on.student.frozen_encoder is not None and on.student.frozen_encoder.is_copy_of(model)
+        self.encoder = FrozenEncoder(model.model.encoder, settled=sharded)
         if sharded:
             self._shard()
         else:
-            model.to(on.device)  # type: ignore[arg-type]
-        self._encoder = FrozenEncoder(model.model.encoder, settled=True)
+            model.model.decoder.to(on.device)
+            model.proj_out.to(on.device)
+            self.encoder.settle(on.device)
         if shared:
-            on.student.frozen_encoder = self._encoder
+            on.student.frozen_encoder = self.encoder
 
     def _shard(self) -> None:
         from raykd.parts.deepspeed import prepare_deepspeed
@@ -86,7 +92,7 @@ class WhisperTeacher(LiveTarget):
     @torch.no_grad()
     def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
         """See `LiveTarget`. Logits are made chunk by chunk where they are needed."""
-        states_BSD = self._encoder.states(batch, for_targets=True)
+        states_BSD = self.encoder.states(batch, for_targets=True)
         said = self._model.model.decoder(
             input_ids=batch.decoder_input_BU,
             encoder_hidden_states=states_BSD,

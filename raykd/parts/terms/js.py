@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raykd.parts.terms.term import Chunk, Divergence, add_scaled
+from raykd.parts.terms.term import Divergence, LogProbs, add_scaled
 
 
 class Js(Divergence):
@@ -21,9 +21,8 @@ class Js(Divergence):
     mix: float = Field(0.5, gt=0, lt=1)
     """Weight of the target in the mixture."""
 
-    def values_and_gradient(self, at: Chunk, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
-        """See `ClosedForm`."""
-        student, target = self.both(at)
+    def between(self, student: LogProbs, target: LogProbs, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """See `Divergence`."""
         log_m_NV = torch.logaddexp(target.log_NV + math.log(self.mix), student.log_NV + math.log(1 - self.mix))
         target_N = (target.log_NV - log_m_NV).mul_(target.probs).sum(-1)
         share_NV = torch.sub(student.log_NV, log_m_NV, out=log_m_NV).mul_(student.probs)

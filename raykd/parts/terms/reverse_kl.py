@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from raykd.parts.terms.term import Chunk, Divergence, add_scaled
+from raykd.parts.terms.term import Divergence, LogProbs, add_scaled
 
 
 class ReverseKl(Divergence):
@@ -12,9 +12,8 @@ class ReverseKl(Divergence):
 
     kind: Literal["reverse_kl"] = "reverse_kl"
 
-    def values_and_gradient(self, at: Chunk, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
-        """See `ClosedForm`."""
-        student, target = self.both(at)
+    def between(self, student: LogProbs, target: LogProbs, into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """See `Divergence`."""
         share_NV = (student.log_NV - target.log_NV).mul_(student.probs)
         values_N = share_NV.sum(-1)
         if into_NV is not None:

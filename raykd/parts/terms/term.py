@@ -3,20 +3,22 @@
 A term is a sum and a count. The mean is taken once, over the count of the global batch: all workers, all accumulated
 micro-batches. Sources differ here by factors up to 50 000; a published weight is converted in the recipe that has it.
 
-Shapes: N tokens (of a chunk of a batch's valid tokens), V vocabulary.
+Shapes: N tokens (of a chunk of a batch's valid tokens), V vocabulary, K tokens and E = K + 1 events of a target that knows its
+likeliest tokens only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from pydantic import field_validator
 from torch import Tensor
 
 from raykd.config.schedule import ScheduleConfig, Temperature, Weight
 from raykd.data.batches import Contexts
 from raykd.parts.clock import Clock
-from raykd.parts.distribution import TokenDistribution, log_softmax
+from raykd.parts.distribution import TokenDistribution, TopKDistribution, log_softmax
 from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live, Part, Room
 
@@ -115,9 +117,18 @@ class Divergence(ClosedForm):
         """The target."""
         return (self.target,)
 
-    def both(self, at: "Chunk") -> "tuple[LogProbs, LogProbs]":
-        """The student's and the target's distribution, each at its temperature."""
-        return at.student(self.student_temperature), at.target(self.target, self.target_temperature)
+    def between(self, student: "LogProbs", target: "LogProbs", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """values_N of two distributions over the same events; adds to `into_NV` as `values_and_gradient` does."""
+        raise NotImplementedError
+
+    def values_and_gradient(self, at: "Chunk", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
+        """See `ClosedForm`. Of a target that knows its likeliest tokens only: over these and the tail (`over_events`)."""
+        student = at.student(self.student_temperature)
+        kept = at.kept_of(self.target)
+        if kept is None:
+            return self.between(student, at.target(self.target, self.target_temperature), into_NV, scale)
+        tokens_NK, log_NE = kept.events(at.tokens, at.at(self.target_temperature))
+        return over_events(self.between, student, tokens_NK, LogProbs(log_NE.to(at.dtype)), into_NV, scale)
 
 
 class LogProbs:
@@ -167,6 +178,11 @@ class Chunk:
         """A target's distribution at a temperature; a constant. Name the target in `targets` of the term."""
         return self._remembered(name, self.at(temperature))
 
+    def kept_of(self, name: str) -> TopKDistribution | None:
+        """A target that knows its likeliest tokens only; None where it knows all."""
+        target = self._targets[name]
+        return target if isinstance(target, TopKDistribution) else None
+
     def with_logits(self, logits_NV: Tensor) -> "Chunk":
         """The same tokens and targets with other logits of the student."""
         other = Chunk.__new__(Chunk)
@@ -191,6 +207,41 @@ class Chunk:
                 log_NV = log_softmax(self._logits_NV, temperature)
             self._memo[key] = LogProbs(log_NV)
         return self._memo[key]
+
+
+def over_events(
+    between: Callable[[LogProbs, LogProbs, Tensor | None, float | Tensor], Tensor],
+    student: LogProbs,
+    tokens_NK: Tensor,
+    target: LogProbs,
+    into_NV: Tensor | None,
+    scale: float | Tensor,
+) -> Tensor:
+    """`Divergence.between` over K tokens and the tail, all other tokens as one event.
+
+    It is never more than the divergence over all tokens (data processing inequality). The tail's gradient is shared out among
+    its tokens by the student's own probabilities: what they are to each other nothing is said about.
+
+    Args:
+        between: the divergence of two distributions over K + 1 events.
+        student: over the whole vocabulary.
+        tokens_NK: the tokens that are events of their own.
+        target: over the K + 1 events, the tail last.
+        into_NV: what the gradient with respect to the student's logits is added to.
+        scale: of the gradient.
+    """
+    probs_NV = student.probs
+    kept_NK = probs_NV.gather(1, tokens_NK)
+    probs_NV.scatter_(1, tokens_NK, 0.0)  # now the tail's alone: a sum of these loses no digits, 1 - sum of the others would
+    tail_N1 = probs_NV.sum(-1, keepdim=True).clamp_(min=torch.finfo(probs_NV.dtype).tiny)
+    log_NE = torch.cat((student.log_NV.gather(1, tokens_NK), tail_N1.log()), -1)
+    gradient_NE = None if into_NV is None else torch.zeros_like(log_NE)
+    values_N = between(LogProbs(log_NE), target, gradient_NE, scale)
+    if into_NV is not None and gradient_NE is not None:
+        into_NV.addcmul_(probs_NV, gradient_NE[:, -1:] / tail_N1)
+        into_NV.scatter_add_(1, tokens_NK, gradient_NE[:, :-1])
+    probs_NV.scatter_(1, tokens_NK, kept_NK)
+    return values_N
 
 
 def add_scaled(into_NV: Tensor, what_NV: Tensor, scale: float | Tensor) -> None:

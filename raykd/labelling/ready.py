@@ -1,0 +1,29 @@
+"""A config's teacher and data, as everything that labels needs them."""
+
+from raykd.config import Config
+from raykd.data.prepare import prepare_corpus
+from raykd.errors import UserError
+from raykd.models.state import whole_hash
+from raykd.models.whisper import load_whisper, speech_format
+from raykd.parts.targets.target import Ready
+from raykd.tracking.progress import Progress
+
+
+def ready_to_label(config: Config, progress: Progress) -> Ready:
+    """The prepared corpus and the teacher's hashes. Models that raykd trains first are named by their folders.
+
+    Raises:
+        UserError: there is no teacher, or it or the data cannot be read.
+    """
+    if config.teacher is None:
+        raise UserError("teacher: required; give teacher.model, the Whisper that labels")
+    progress.phase("models")
+    model, revision = config.teacher.model, config.teacher.revision
+    teacher = load_whisper(model, revision=revision)
+    hashes = whole_hash(teacher), whole_hash(teacher.model.encoder)
+    wanted = speech_format(model, revision)
+    progress.done()
+    progress.phase("data", unit="rows")
+    corpus = prepare_corpus(config.data, wanted, progress=lambda done, rejected: progress.update(done))
+    progress.done()
+    return Ready(config.method, corpus, wanted, config.seed, *hashes)
