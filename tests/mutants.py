@@ -170,14 +170,24 @@ MUTANTS = (
 )
 
 
+def tracked() -> list[str]:
+    """Every file git knows or would add: what a clone would hold with what is being worked on."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
 def seen_by(mutant: Mutant) -> str | None:
     """The first test that fails on a copy with the mutant in it."""
     with tempfile.TemporaryDirectory(prefix="raykd-mutant-") as folder:
-        for name in ("raykd", "tests", "configs", "cluster", "README.md", "pyproject.toml", "constraints.txt"):
-            source, copy = ROOT / name, Path(folder) / name
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__")) if source.is_dir() else shutil.copy(
-                source, copy
-            )
+        for name in tracked():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, Path(folder) / name)
         file = Path(folder) / mutant.file
         text = file.read_text("utf-8")
         if text.count(mutant.old) != 1:

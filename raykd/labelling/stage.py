@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import ray
 import torch
 from ray.data import ActorPoolStrategy
-from ray.util import get_current_placement_group
 
 from raykd.data.context import ray_data_settings
 from raykd.data.prepare import tables_of
@@ -60,7 +59,6 @@ def run_stage(job: Job, items: Sequence[Item], *, gpus: float, workers: int | No
             batch_size=1,
             num_cpus=_CPUS,
             num_gpus=gpus,
-            scheduling_strategy="DEFAULT" if get_current_placement_group() else "SPREAD",
         )
     done = 0
     for table in tables_of(dataset):
