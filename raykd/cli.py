@@ -12,6 +12,7 @@ from raykd.errors import RunError, UserError
 
 VERBS = {
     "distil": ("raykd.distill", "distil a teacher into a student: --config FILE [key=value ...]"),
+    "label": ("raykd.label", "have the teacher transcribe the data, or keep its answers for training: --config FILE"),
     "train-mlm": ("raykd.train_mlm", "train a masked language model that teaches: --config FILE [key=value ...]"),
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
@@ -51,7 +52,10 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         print("\n".join(f"raykd: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("raykd: interrupted; training goes on from its last checkpoint with --resume", file=sys.stderr)
+        print(
+            "raykd: interrupted; what was done is kept: training goes on with --resume, labelling with the same command",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

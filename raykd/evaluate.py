@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from raykd import storage
@@ -16,7 +15,7 @@ from raykd.config.load import parse
 from raykd.config.training import EvaluationConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.errors import UserError
-from raykd.evaluation.differences import align
+from raykd.evaluation.differences import worst_table
 from raykd.evaluation.measures import ON_REQUEST
 
 if TYPE_CHECKING:
@@ -105,7 +104,9 @@ def show(evaluation: "Evaluation", console: Console, worst: int) -> None:
     )
     rows = evaluation.worst(worst)
     if rows:
-        console.print(_worst_table(rows))
+        console.print(
+            worst_table((row["id"], row["wer"], row["reference_normalized"], row["hypothesis_normalized"]) for row in rows)
+        )
 
 
 def _scores_table(summary: dict[str, Any]) -> Table:
@@ -146,29 +147,6 @@ def _measured(key: str, scores: dict[str, Any]) -> str:
 
 def _rate(rate: float) -> str:
     return f"{rate:.4f}"
-
-
-def _worst_table(rows: Sequence[dict[str, Any]]) -> Table:
-    title = "worst sentences, as they were scored: [red]-said[/red] [green]+heard instead[/green]"
-    table = Table(title=title, title_justify="left")
-    table.add_column("id", overflow="fold")
-    table.add_column("WER", justify="right")
-    table.add_column("differences", overflow="fold")
-    for row in rows:
-        table.add_row(escape(row["id"]), _rate(row["wer"]), _marked(row["reference_normalized"], row["hypothesis_normalized"]))
-    return table
-
-
-def _marked(reference: str, hypothesis: str) -> str:
-    """The sentence with the words that were lost behind a `-` and those that were put in their place behind a `+`."""
-    parts = []
-    for operation, said, heard in align(reference, hypothesis):
-        if operation == "equal":
-            parts.append(escape(said))
-            continue
-        parts += [f"[red]-{escape(said)}[/red]"] if said else []
-        parts += [f"[green]+{escape(heard)}[/green]"] if heard else []
-    return " ".join(parts)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -82,6 +82,31 @@ class DemoSource(Section):
     """Of sentences, voices and noise."""
 
 
+class LabelFilter(Section):
+    """Which of a teacher's labels are trained on. Where there is a gold text `max_wer` decides, elsewhere the others do."""
+
+    max_wer: float | None = Field(0.1, ge=0)
+    """Highest word error rate of the label against the gold text, both normalised; null: any."""
+    min_avg_log_prob: float | None = Field(-1.0, le=0)
+    """Lowest mean log-probability of a token that the teacher said; null: any."""
+    max_compression_ratio: float | None = Field(2.4, gt=0)
+    """Highest ratio of the text's bytes to its zlib-compressed ones: text that repeats itself compresses well; null: any."""
+    max_no_speech_prob: float | None = Field(0.6, ge=0, le=1)
+    """A label whose mean log-probability is too low is called silence, not unsure, above this no-speech probability."""
+
+
+class LabelsSource(Section):
+    """Speech with the transcripts that a teacher gave it (`python -m raykd.label`); dev and test keep their gold texts."""
+
+    kind: Literal["labels"] = "labels"
+    path: Annotated[str, Mark.PATH]
+    """Folder of the labels."""
+    text: Literal["teacher", "gold"] = "teacher"
+    """gold: the gold text where there is one and the label passes the filter; the teacher's elsewhere."""
+    filter: LabelFilter = LabelFilter()
+    """Which labels are used; the others are named in the rejects, and do not count as faults of the data."""
+
+
 class AutoSource(Section):
     """A folder whose kind is told by what lies in it, when it is listed for the first time."""
 
@@ -111,7 +136,14 @@ def _kind_of(path: str) -> str:
 
 
 Source = Annotated[
-    ManifestSource | CommonVoiceSource | AudioFolderSource | WebDatasetSource | HuggingFaceSource | DemoSource | AutoSource,
+    ManifestSource
+    | CommonVoiceSource
+    | AudioFolderSource
+    | WebDatasetSource
+    | HuggingFaceSource
+    | DemoSource
+    | LabelsSource
+    | AutoSource,
     Field(discriminator="kind"),
     source_shorthand(_kind_of),
 ]

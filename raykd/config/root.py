@@ -8,6 +8,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raykd.config.base import Mark, Section, wrong
 from raykd.config.data import DataConfig
+from raykd.config.label import CacheConfig, LabelConfig
 from raykd.config.mistakes import mistakes
 from raykd.config.mlm import MlmConfig
 from raykd.config.text import TextConfig
@@ -80,6 +81,10 @@ class Config(RunConfig):
     inputs: tuple[Input, ...] = ()
     """What is done to the speech that student and teacher hear, in turn; a recipe may add its own."""
     evaluation: Annotated[EvaluationConfig, Mark.FREE] = EvaluationConfig()
+    label: Annotated[LabelConfig, Mark.FREE] = LabelConfig()
+    """How `python -m raykd.label` has the teacher transcribe the data."""
+    cache: Annotated[CacheConfig, Mark.FREE] = CacheConfig()
+    """What `python -m raykd.label --cache` keeps of the teacher's answers."""
 
     @model_validator(mode="before")
     @classmethod

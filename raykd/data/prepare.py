@@ -46,24 +46,28 @@ Progress = Callable[[int, int], None]
 """Called with the rows done and the rows rejected so far."""
 
 
-def prepare_corpus(config: DataConfig, speech_format: SpeechFormat, progress: Progress | None = None) -> Corpus:
+def prepare_corpus(
+    config: DataConfig, speech_format: SpeechFormat, progress: Progress | None = None, *, needs_text: bool = True
+) -> Corpus:
     """The prepared corpus of a data section for a model's input; made on the Ray cluster at first use, kept in `cache_dir`.
 
     A corpus is complete or not there: `corpus.json` is written last, and every other file is named by its content or written
     whole. So runs that prepare the same corpus at once, and runs that were interrupted, do no harm.
+
+    Without `needs_text` utterances that have no transcript are in it too; their labels are the prefix and the end of text.
 
     Raises:
         UserError: a source cannot be read, more rows than `max_reject_share` cannot be used, or the cache cannot be written.
     """
     encoder = LabelEncoder(speech_format.tokenizer, speech_format.tokenizer_revision)
     config = with_speech_kinds(config)
-    parts = all_parts(config)
+    parts = all_parts(config, needs_text)
     key = corpus_key(config, parts, speech_format, encoder)
     path = corpus_path(config.cache_dir, key)
     corpus = open_corpus(path)
     if corpus is None:
         make_corpus_dir(path, "data.cache_dir")
-        outcomes = _outcomes(parts, ShardMaker(path, config, speech_format, encoder), progress)
+        outcomes = _outcomes(parts, ShardMaker(path, config, speech_format, encoder, needs_text), progress)
         corpus = commit(path, key, config, speech_format, encoder, outcomes)
     rows = corpus.summary["utterances"] + corpus.summary["rejected"]
     check_rejects(corpus.summary["rejects"], rows, config.max_reject_share, storage.join(path, REJECTS_FILE))

@@ -13,6 +13,8 @@ UNKNOWN_LANGUAGE = "unknown language"
 TOO_MANY_TOKENS = "too many label tokens"
 TEXT_DOES_NOT_FIT = "text does not fit audio"
 NOT_PROCESSED = "could not be processed"
+FILTERED = "filtered: "
+"""Start of the reasons of rows that could be used and were not wanted."""
 
 REJECT_COLUMNS = ["id", "reason", "detail", "path"]
 _REASONS_SHOWN = 5
@@ -39,16 +41,18 @@ def check_rejects(
     """Stop when too many rows cannot be used. `section` is the part of the config that they are of, `what` names them.
 
     Raises:
-        UserError: no row can be used, or more than `max_share` of them cannot; it names the commonest reasons.
+        UserError: no row can be used, or more than `max_share` of them cannot (filtered ones aside); it names the
+            commonest reasons.
     """
     rejected = sum(reasons.values())
+    faulty = sum(count for reason, count in reasons.items() if not reason.startswith(FILTERED))
     if rows == 0:
         raise UserError(f"{section}.source: there are no {what}; check the path")
-    if rejected < rows and rejected <= max_share * rows:
+    if rejected < rows and faulty <= max_share * rows:
         return
     commonest = ", ".join(f"{reason} ({count})" for reason, count in list(reasons.items())[:_REASONS_SHOWN])
     limit = f"more than {section}.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
     raise UserError(
-        f"{section}.source: {rejected} of {rows} {what} cannot be used, {limit}: {commonest}; "
+        f"{section}.source: {faulty if rejected < rows else rejected} of {rows} {what} cannot be used, {limit}: {commonest}; "
         f"see {rejects_path}, mend the {what} or the {section} section of the config"
     )

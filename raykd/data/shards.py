@@ -56,6 +56,8 @@ class ShardMaker:
     config: DataConfig
     speech_format: SpeechFormat
     encoder: LabelEncoder
+    needs_text: bool = True
+    """Whether an utterance without a transcript cannot be used."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`write_shard` for Ray Data, which would bury an exception in its own: a failure is returned as a row of its own."""
@@ -114,22 +116,13 @@ class ShardMaker:
         samples_S = self._samples(row)
         duration_s = len(samples_S) / SAMPLE_RATE
         text = " ".join(unicodedata.normalize("NFC", row["text"] or "").split())
-        characters = spoken_characters(text)
-        if characters == 0:
-            raise RejectedError(rejects.NO_TEXT, text[:100])
-        if characters < self.config.min_characters:
-            raise RejectedError(
-                rejects.TEXT_TOO_SHORT, f"{characters} characters, data.min_characters={self.config.min_characters}"
-            )
         language = row["language"]
         if language not in self.encoder.languages:
             raise RejectedError(rejects.UNKNOWN_LANGUAGE, str(language))
-        tokens = self.encoder.encode(text, language)
-        most = min(self.config.max_label_tokens, self.speech_format.max_label_tokens)
-        if len(tokens) > most:
-            raise RejectedError(rejects.TOO_MANY_TOKENS, f"{len(tokens)} tokens, limit {most}")
-        if not text_fits(characters, duration_s):
-            raise RejectedError(rejects.TEXT_DOES_NOT_FIT, f"{characters} characters in {duration_s:.1f} s")
+        if row["text"] is None and not self.needs_text:
+            tokens = [*self.encoder.prefix(language), self.encoder.eot_id]
+        else:
+            tokens = self._tokens(text, language, duration_s)
         mel_MF = log_mel(samples_S, self.speech_format.n_mels, self.speech_format.window_frames)
         return {
             "id": row["id"],
@@ -140,6 +133,23 @@ class ShardMaker:
             "mel": mel_MF.tobytes(),
             "tokens": tokens,
         }
+
+    def _tokens(self, text: str, language: str, duration_s: float) -> list[int]:
+        """Label ids of a transcript that can be that of so much speech."""
+        characters = spoken_characters(text)
+        if characters == 0:
+            raise RejectedError(rejects.NO_TEXT, text[:100])
+        if characters < self.config.min_characters:
+            raise RejectedError(
+                rejects.TEXT_TOO_SHORT, f"{characters} characters, data.min_characters={self.config.min_characters}"
+            )
+        tokens = self.encoder.encode(text, language)
+        most = min(self.config.max_label_tokens, self.speech_format.max_label_tokens)
+        if len(tokens) > most:
+            raise RejectedError(rejects.TOO_MANY_TOKENS, f"{len(tokens)} tokens, limit {most}")
+        if not text_fits(characters, duration_s):
+            raise RejectedError(rejects.TEXT_DOES_NOT_FIT, f"{characters} characters in {duration_s:.1f} s")
+        return tokens
 
     def _samples(self, row: Mapping[str, Any]) -> np.ndarray:
         longest_s = min(self.config.max_duration_s, self.speech_format.window_s)

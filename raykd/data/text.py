@@ -56,8 +56,10 @@ class LabelEncoder:
         sequences = self._backend(spoken, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [[*prefix, *ids, eot_id] for ids in sequences]
 
-    def prefix(self, language: str) -> list[int]:
+    def prefix(self, language: str, timestamps: bool = False) -> list[int]:
         """`[sot, <|language|>, transcribe, notimestamps]`, or `[sot, notimestamps]` with an English-only vocabulary.
+
+        With `timestamps` the last one is left out: the text then starts with the time of its first word.
 
         Raises:
             ValueError: the vocabulary has no such language.
@@ -67,6 +69,8 @@ class LabelEncoder:
         names = ["<|startoftranscript|>", "<|notimestamps|>"]
         if not self._english_only:
             names[1:1] = [f"<|{language}|>", "<|transcribe|>"]
+        if timestamps:
+            names.pop()
         return [self._vocabulary[name] for name in names]
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
@@ -93,6 +97,21 @@ class LabelEncoder:
         starts = np.zeros(max(self._vocabulary.values()) + 1, np.bool_)
         starts[[token_id for token, token_id in self._vocabulary.items() if token.startswith((space, "<|"))]] = True
         return starts
+
+    @property
+    def timestamp_id(self) -> int:
+        """Id of `<|0.00|>`; the next ones follow at steps of 20 ms."""
+        return self._vocabulary["<|notimestamps|>"] + 1
+
+    @property
+    def no_speech_id(self) -> int:
+        """Id of `<|nospeech|>` (in older vocabularies `<|nocaptions|>`), which stands before `<|notimestamps|>` in all."""
+        return self._vocabulary["<|notimestamps|>"] - 1
+
+    @property
+    def previous_id(self) -> int:
+        """Id of `<|startofprev|>`: before what was said before."""
+        return self._vocabulary["<|startofprev|>"]
 
     @property
     def eot_id(self) -> int:

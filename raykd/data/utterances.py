@@ -83,6 +83,8 @@ class Origin:
     audio_columns: tuple[str, ...] = AUDIO_COLUMNS
     text_columns: tuple[str, ...] = TEXT_COLUMNS
     language_columns: tuple[str, ...] = LANGUAGE_COLUMNS
+    needs_text: bool = True
+    """Whether a row without a transcript cannot be used."""
     language_names: tuple[str, ...] = ()
     """Names of languages that the rows give as numbers (`ClassLabel` of Hugging Face)."""
 
@@ -113,7 +115,7 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
         problem = NO_AUDIO
     if problem is None and path is not None and _number(_first(fields, OFFSET_COLUMNS)):
         problem = PART_OF_RECORDING
-    if problem is None and text is None:
+    if problem is None and text is None and origin.needs_text:
         problem = NO_TRANSCRIPT
     own_id = _as_text(_first(fields, origin.id_columns))
     return {

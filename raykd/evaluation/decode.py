@@ -8,7 +8,8 @@ B rows of the batch, L rows not yet ended, M mel channels, F frames, S encoder p
 D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,26 @@ from transformers import WhisperForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from raykd.data.text import LabelEncoder
+
+LogitsRule = Callable[[Tensor, Tensor], Tensor]
+"""(token ids so far, prefix included; logits) -> logits, as transformers' logits processors."""
+
+
+@dataclass
+class Confidence:
+    """How sure a model was of a transcript, by Whisper's own measures (openai/whisper, decoding.py)."""
+
+    log_prob: float = 0.0
+    """Sum over the chosen tokens, the end of text included; of the probabilities that were left after suppression."""
+    tokens: int = 0
+    """Chosen tokens without the end of text."""
+    no_speech_prob: float = 0.0
+    """Probability of the no-speech token right after the start token."""
+
+    @property
+    def avg_log_prob(self) -> float:
+        """Of a token, counted with the end of text, as Whisper does."""
+        return self.log_prob / (self.tokens + 1)
 
 
 @torch.inference_mode()
@@ -31,6 +52,10 @@ def greedy_decode(
     prefix_BP: Tensor,
     max_new_tokens: int,
     stop_ids: Sequence[int],
+    *,
+    rule: LogitsRule | None = None,
+    confidences: Sequence[Confidence] | None = None,
+    no_speech_id: int | None = None,
 ) -> list[list[int]]:
     """The likeliest next token, again and again, until a stop token or the limit.
 
@@ -42,6 +67,9 @@ def greedy_decode(
         prefix_BP: the tokens that are given, such as start, language, task and no-timestamps.
         max_new_tokens: also bounded by the model's positions.
         stop_ids: tokens that end a row.
+        rule: changes the logits after that, such as Whisper's rule for timestamps.
+        confidences: one a row, filled in here. It takes a softmax at each position.
+        no_speech_id: the token that `Confidence.no_speech_prob` is of.
 
     Returns:
         The new tokens of each row, without the stop token.
@@ -49,7 +77,7 @@ def greedy_decode(
     device = model.device
     encoded_LSD = states_BSD
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    inputs_LP = prefix_BP.to(device)
+    so_far_LT = inputs_LP = prefix_BP.to(device)
     limit = min(max_new_tokens, model.config.max_target_positions - prefix_BP.shape[1])
     never, not_first = _suppressed(model)
     texts: list[list[int]] = [[] for _ in range(len(states_BSD))]
@@ -59,9 +87,18 @@ def greedy_decode(
         states_LPD = model.model.decoder(
             input_ids=inputs_LP, encoder_hidden_states=encoded_LSD, past_key_values=cache, use_cache=True
         ).last_hidden_state
+        if position == 0 and confidences and no_speech_id is not None:
+            silent_L = model.proj_out(states_LPD[:, 0]).float().softmax(-1)[:, no_speech_id]
+            for row, probability in enumerate(silent_L.tolist()):
+                confidences[row].no_speech_prob = probability
         logits_LV = model.proj_out(states_LPD[:, -1])
         logits_LV[:, not_first if position == 0 else never] = -torch.inf
+        if rule is not None:
+            logits_LV = rule(so_far_LT, logits_LV)
         next_L = logits_LV.argmax(dim=-1)
+        if confidences:
+            chosen_L = logits_LV.float().log_softmax(-1).gather(1, next_L[:, None])[:, 0]
+            _add_up(confidences, rows, ended, next_L, chosen_L, stop_ids)
         for place, token in enumerate(next_L.tolist()):
             if token in stop_ids:
                 ended[place] = True
@@ -69,15 +106,31 @@ def greedy_decode(
                 texts[rows[place]].append(token)
         if all(ended):
             break
+        so_far_LT = torch.cat((so_far_LT, next_L[:, None]), 1)
         if sum(ended) * 2 >= len(rows):
             # Going on with the open rows only costs one copy of their cache, so it is done each time half have ended.
             open_places = [place for place, over in enumerate(ended) if not over]
             kept_L = torch.tensor(open_places, device=device)
             cache.batch_select_indices(kept_L)
-            encoded_LSD, next_L = encoded_LSD[kept_L], next_L[kept_L]
+            encoded_LSD, next_L, so_far_LT = encoded_LSD[kept_L], next_L[kept_L], so_far_LT[kept_L]
             rows, ended = [rows[place] for place in open_places], [False] * len(open_places)
         inputs_LP = next_L[:, None]
     return texts
+
+
+def _add_up(
+    confidences: Sequence[Confidence],
+    rows: Sequence[int],
+    ended: Sequence[bool],
+    next_L: Tensor,
+    chosen_L: Tensor,
+    stop_ids: Sequence[int],
+) -> None:
+    """Add the chosen tokens' log-probabilities to the rows that had not ended before."""
+    for row, over, token, log_prob in zip(rows, ended, next_L.tolist(), chosen_L.tolist(), strict=True):
+        if not over:
+            confidences[row].log_prob += log_prob
+            confidences[row].tokens += token not in stop_ids
 
 
 def transcribe(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from raykd import __version__, storage
-from raykd.config.cache import CacheConfig
+from raykd.config.label import CacheConfig
 from raykd.data.batches import SpeechCollate
 from raykd.data.corpus import Corpus, Index, read_rows, utterance_of, write_parquet
 from raykd.data.teacher_cache import (
@@ -29,17 +29,13 @@ from raykd.data.teacher_cache import (
 )
 from raykd.errors import UserError
 from raykd.labelling.answers import likeliest, narrowed
+from raykd.labelling.plan import Progress, alone, begin, require_same, writing
 from raykd.labelling.stage import Item, run_stage
 from raykd.models.precision import compute_dtype
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.targets.cached import asked
 from raykd.parts.targets.target import Ready
 from raykd.parts.targets.whisper import WhisperTarget
-
-Progress = Callable[[int, int], None]
-"""Called with the answers given so far and those to be given."""
-_PLAN_FILE = "plan.json"
-"""What an unfinished store is made with."""
 
 
 def make_cache(
@@ -55,14 +51,27 @@ def make_cache(
     """Make those stores of a cache that are not there, and go on with those that were interrupted. Ray must be initialised.
 
     Raises:
-        UserError: a store is there that was made otherwise, or the folder cannot be written.
+        UserError: a store is there that was made otherwise, another process makes it, or the folder cannot be written.
     """
+    with alone(folder):
+        _make(folder, kinds, teacher, ready, config, gpus, progress)
+
+
+def _make(
+    folder: str,
+    kinds: Sequence[Kind],
+    teacher: WhisperTarget,
+    ready: Ready,
+    config: CacheConfig,
+    gpus: float,
+    progress: Progress,
+) -> None:
     corpus = ready.corpus
     index = corpus.index("train")
     plans = {kind: _plan(kind, teacher, ready, config) for kind in kinds}
     wanted = [kind for kind in kinds if not _is_finished(folder, kind, plans[kind])]
     for kind in wanted:
-        _begin(folder, kind, plans[kind])
+        begin(storage.join(folder, kind), plans[kind])
     items = _left(folder, wanted, index, config)
     total = len(index) * config.views
     done_before = total - sum(len(item["positions"]) for item in items)
@@ -96,28 +105,8 @@ def _plan(kind: Kind, teacher: WhisperTarget, ready: Ready, config: CacheConfig)
 def _is_finished(folder: str, kind: Kind, plan: Mapping[str, Any]) -> bool:
     store = open_store(folder, kind)
     if store is not None:
-        _require_same(storage.join(folder, kind), store.made, plan)
+        require_same(storage.join(folder, kind), store.made, plan)
     return store is not None
-
-
-def _begin(folder: str, kind: Kind, plan: Mapping[str, Any]) -> None:
-    path = storage.join(folder, kind, _PLAN_FILE)
-    if storage.exists(path):
-        _require_same(storage.join(folder, kind), json.loads(storage.read_bytes(path)), plan)
-        return
-    try:
-        storage.write_text(path, json.dumps(plan, indent=2))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); give a writable folder") from None
-
-
-def _require_same(path: str, made: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
-    """Raises UserError: the answers in a folder were given otherwise than they are wanted now."""
-    differing = [f"{key} {made.get(key)} (now {value})" for key, value in plan.items() if made.get(key) != value]
-    if differing:
-        raise UserError(
-            f"{path}: was made with other settings: {', '.join(differing)}; remove the folder, or give another one with --out"
-        )
 
 
 def _left(folder: str, kinds: Sequence[Kind], index: Index, config: CacheConfig) -> list[Item]:
@@ -257,7 +246,7 @@ def _store(
         for one, value in zip(ids, values, strict=True):
             writer.write_batch(pa.RecordBatch.from_pylist([{"id": one, "view": view, **value}], SCHEMAS[kind]))
     shard = f"shard-{name}.arrow"
-    try:
+    with writing(path):
         storage.write_bytes(storage.join(path, shard), sink.getvalue())
         storage.write_text(storage.join(path, f"shard-{name}.json"), json.dumps(shape))
         rows = [
@@ -265,5 +254,3 @@ def _store(
             for row, (one, digest) in enumerate(zip(ids, digests, strict=True))
         ]
         write_parquet(pa.Table.from_pylist(rows, ANSWERS_SCHEMA), storage.join(path, f"shard-{name}.parquet"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room and run the same again") from None

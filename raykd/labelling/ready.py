@@ -9,8 +9,10 @@ from raykd.parts.targets.target import Ready
 from raykd.tracking.progress import Progress
 
 
-def ready_to_label(config: Config, progress: Progress) -> Ready:
+def ready_to_label(config: Config, progress: Progress, *, needs_text: bool = True) -> Ready:
     """The prepared corpus and the teacher's hashes. Models that raykd trains first are named by their folders.
+
+    `needs_text`: whether utterances without a transcript are left out.
 
     Raises:
         UserError: there is no teacher, or it or the data cannot be read.
@@ -24,6 +26,6 @@ def ready_to_label(config: Config, progress: Progress) -> Ready:
     wanted = speech_format(model, revision)
     progress.done()
     progress.phase("data", unit="rows")
-    corpus = prepare_corpus(config.data, wanted, progress=lambda done, rejected: progress.update(done))
+    corpus = prepare_corpus(config.data, wanted, lambda done, rejected: progress.update(done), needs_text=needs_text)
     progress.done()
     return Ready(config.method, corpus, wanted, config.seed, *hashes)

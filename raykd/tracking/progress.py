@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 
 from raykd.evaluation.measures import HEADINGS
 from raykd.tracking.table import format_measure, format_number
@@ -54,6 +55,13 @@ class Progress:
         """Print a line above the live one."""
         if not self._quiet:
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def show(self, table: Table | str) -> None:
+        """Print a table, or a line, above the live one."""
+        if isinstance(table, str):
+            self.say(table)
+        elif not self._quiet:
+            self._console.print(table)
 
     def phase(self, name: str, total: float | None = None, unit: str = "", done: float = 0) -> None:
         """Begin a phase, ending the one before. `done` is where it starts, for instance the step resumed from."""

@@ -15,6 +15,7 @@ from raykd.config.data import (
     DataConfig,
     DemoSource,
     HuggingFaceSource,
+    LabelsSource,
     ManifestSource,
     Source,
     WebDatasetSource,
@@ -29,6 +30,7 @@ from raykd.data.sources.part import Part
 from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.sources.webdataset import webdataset_parts
 from raykd.data.utterances import tables
+from raykd.errors import UserError
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -53,23 +55,28 @@ def read_source(source: Source, config: DataConfig) -> "Dataset":
     return dataset_of(source_parts(known, config))
 
 
-def all_parts(config: DataConfig) -> list[Part]:
-    """The parts of all sources, in order. Ids of the second and later sources start with `2:`, `3:` and so on."""
+def all_parts(config: DataConfig, needs_text: bool = True) -> list[Part]:
+    """The parts of all sources, in order. Ids of the second and later sources start with `2:`, `3:` and so on.
+
+    `needs_text`: whether a row without a transcript cannot be used.
+    """
     config = with_speech_kinds(config)
     prefixes = ["", *(f"{number}:" for number in range(2, len(config.source) + 1))]
     return [
-        part for source, prefix in zip(config.source, prefixes, strict=True) for part in source_parts(source, config, prefix)
+        part
+        for source, prefix in zip(config.source, prefixes, strict=True)
+        for part in source_parts(source, config, prefix, needs_text)
     ]
 
 
-def source_parts(source: Source, config: DataConfig, prefix: str = "") -> list[Part]:
+def source_parts(source: Source, config: DataConfig, prefix: str = "", needs_text: bool = True) -> list[Part]:
     """The parts of a source whose kind is known. Rows without a language have the source's, else that of `data.language`.
 
     Raises:
         UserError: the source cannot be used.
     """
     try:
-        return _parts(source, config, prefix)
+        return _parts(source, config, prefix, needs_text)
     except OSError as error:  # a bucket that does not answer, a file that went away
         raise read_error("data.source" if isinstance(source, DemoSource) else source.path, error) from None
 
@@ -79,10 +86,12 @@ def read_part(part: Part) -> Iterator[pa.Table]:
     return tables(part.rows())
 
 
-def _parts(source: Source, config: DataConfig, prefix: str) -> list[Part]:
+def _parts(source: Source, config: DataConfig, prefix: str, needs_text: bool) -> list[Part]:
     language = configured_language(config.language, "data.language")
     if isinstance(source, ManifestSource):
-        return manifest_parts(source.path, prefix, language)
+        return manifest_parts(source.path, prefix, language, needs_text)
+    if isinstance(source, LabelsSource):
+        return _labelled(source, prefix)
     if isinstance(source, DemoSource):
         from raykd.data.demo import ensure_demo_corpus
 
@@ -92,8 +101,18 @@ def _parts(source: Source, config: DataConfig, prefix: str) -> list[Part]:
     if isinstance(source, CommonVoiceSource):
         return common_voice_parts(source.path, prefix, own, language)
     if isinstance(source, AudioFolderSource):
-        return audio_folder_parts(source.path, prefix, own or language)
+        return audio_folder_parts(source.path, prefix, own or language, needs_text)
     if isinstance(source, WebDatasetSource):
-        return webdataset_parts(source.path, prefix, own or language)
+        return webdataset_parts(source.path, prefix, own or language, needs_text)
     assert isinstance(source, HuggingFaceSource)
-    return huggingface_parts(source, prefix, own or language)
+    return huggingface_parts(source, prefix, own or language, needs_text)
+
+
+def _labelled(source: LabelsSource, prefix: str) -> list[Part]:
+    """The speech that was labelled, with its labels."""
+    from raykd.data.labels import labelled_parts, open_labels
+
+    labels = open_labels(source.path)
+    if labels is None:
+        raise UserError(f"data.source: {source.path} holds no finished labels; make them with `python -m raykd.label`")
+    return labelled_parts(source, labels, all_parts(labels.data, needs_text=False), prefix)

@@ -42,7 +42,7 @@ class SplitByFolder:
             yield {**row, "split": row["split"] or split_of_folder(relative_to(self.root, row["path"] or ""))}
 
 
-def audio_folder_parts(path: str, prefix: str, language: str | None) -> list[Part]:
+def audio_folder_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """Parts of an audio folder; ids are the names of the files relative to it.
 
     Where a folder has a metadata file, that file says which clips below the folder are used; elsewhere all are, and a clip
@@ -59,12 +59,14 @@ def audio_folder_parts(path: str, prefix: str, language: str | None) -> list[Par
     root = audio[0].root
     parts: list[Part] = [
         SplitByFolder(part, root)
-        for part in parts_of_files([(file, Origin(root, file.folder, prefix, language)) for file in metadata])
+        for part in parts_of_files(
+            [(file, Origin(root, file.folder, prefix, language, needs_text=needs_text)) for file in metadata]
+        )
     ]
     listed = {posixpath.dirname(file.name) for file in metadata}
     transcripts = {posixpath.splitext(file.name)[0]: file.path for file in files if file.name.lower().endswith(".txt")}
     pairs = [(file, transcripts.get(posixpath.splitext(file.name)[0])) for file in audio if not listed & _folders(file.name)]
-    origin = Origin(root, root, prefix, language)
+    origin = Origin(root, root, prefix, language, needs_text=needs_text)
     return parts + [FilesPart(tuple(pairs[start : start + PART_ROWS]), origin) for start in range(0, len(pairs), PART_ROWS)]
 
 

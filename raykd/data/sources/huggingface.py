@@ -72,7 +72,7 @@ class StreamPart:
                 number += 1
 
 
-def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | None) -> list[Part]:
+def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """Parts of a dataset, its splits in alphabetical order; `validation` becomes `dev`.
 
     Raises:
@@ -86,6 +86,7 @@ def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | No
         id_columns=(),
         audio_columns=(source.audio_column,),
         text_columns=(source.text_column,) if source.text_column else TEXT_COLUMNS,
+        needs_text=needs_text,
     )
     if exists(child(source.path, "dataset_dict.json")) or exists(child(source.path, "state.json")):
         return _saved_parts(source.path, origin)

@@ -10,7 +10,7 @@ from raykd.errors import UserError
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
-def manifest_parts(path: str, prefix: str, language: str | None) -> list[Part]:
+def manifest_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """Parts of a manifest source. Audio paths are relative to the folder of the manifest that names them.
 
     Rows without a split have the one that the file's name tells, if any (`train.jsonl`, `test-00000-of-00003.parquet`,
@@ -21,7 +21,10 @@ def manifest_parts(path: str, prefix: str, language: str | None) -> list[Part]:
     """
     files = list_files(path, MANIFEST_SUFFIXES, "manifest")
     return parts_of_files(
-        [(file, Origin(file.root, file.folder, prefix, language, split_of_file(file.name))) for file in files]
+        [
+            (file, Origin(file.root, file.folder, prefix, language, split_of_file(file.name), needs_text=needs_text))
+            for file in files
+        ]
     )
 
 

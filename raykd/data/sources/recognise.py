@@ -99,6 +99,8 @@ def recognise_folder(path: str) -> str:
         folders, files = _names(filesystem, inner)
         if "clips" in folders and any(name.endswith(".tsv") for name in files):
             return "common_voice"
+        if "labels.json" in files:
+            return "labels"
         if files & {"state.json", "dataset_dict.json"} or ("README.md" in files and "data" in folders):
             return "huggingface"
         split = next(iter(sorted(folders & _SPLITS)), None)

@@ -90,9 +90,9 @@ def text_parts(file: SourceFile, origin: Origin) -> list[Part]:
 
 
 def require_columns(path: str, columns: list[str], origin: Origin) -> None:
-    """Raises a UserError when no column can hold audio, or none the transcript."""
+    """Raises a UserError when no column can hold audio, or none the transcript where it is needed."""
     for what, known in (("audio", origin.audio_columns), ("transcript", origin.text_columns)):
-        if not set(known) & set(columns):
+        if not set(known) & set(columns) and (what == "audio" or origin.needs_text):
             found = ", ".join(columns) or "none"
             wanted = f"name it {known[0]}" if len(known) == 1 else f"name it one of {', '.join(known)}"
             raise UserError(f"{path}: no {what} column; {wanted} (columns found: {found})")

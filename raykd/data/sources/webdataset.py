@@ -49,7 +49,7 @@ class TarPart:
                     yield posixpath.join(folder, stem).removeprefix("./"), extension.lower(), content.read()
 
 
-def webdataset_parts(path: str, prefix: str, language: str | None) -> list[Part]:
+def webdataset_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """One part a tar. Ids are `<tar>/<stem>`, because stems often repeat from tar to tar.
 
     The split is that of the JSON, else that of the tar's name (`train-00012.tar`, `dev/00003.tar`), if it tells one.
@@ -58,10 +58,10 @@ def webdataset_parts(path: str, prefix: str, language: str | None) -> list[Part]
         UserError: no such file, or no tar in the folder.
     """
     files = list_files(path, _TAR_SUFFIXES, "tar")
-    return [TarPart(file, _origin(file, prefix, language)) for file in files]
+    return [TarPart(file, _origin(file, prefix, language, needs_text)) for file in files]
 
 
-def _origin(file: SourceFile, prefix: str, language: str | None) -> Origin:
+def _origin(file: SourceFile, prefix: str, language: str | None, needs_text: bool) -> Origin:
     return Origin(
         file.root,
         file.root,
@@ -71,6 +71,7 @@ def _origin(file: SourceFile, prefix: str, language: str | None) -> Origin:
         id_columns=(_ID,),
         audio_columns=(_AUDIO,),
         text_columns=(_TRANSCRIPT, *TEXT_COLUMNS),
+        needs_text=needs_text,
     )
 
 

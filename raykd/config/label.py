@@ -1,10 +1,25 @@
-"""What of a teacher's answers is kept (`python -m raykd.label --cache`)."""
+"""What a teacher says (`python -m raykd.label`): transcripts, and the answers that a cache keeps."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from raykd.config.base import Mark, Section
+
+
+class LabelConfig(Section):
+    """How `python -m raykd.label` transcribes: greedily, with the config's teacher."""
+
+    splits: tuple[str, ...] = Field(("train",), min_length=1)
+    """Splits that are labelled. Utterances without a transcript are, whatever their split."""
+    timestamps: bool = False
+    """Have the teacher say when its sentences begin and end, by Whisper's rule for timestamps."""
+    max_new_tokens: int = Field(225, ge=1)
+    """Longest transcript, in tokens."""
+    batch_size: Annotated[int, Mark.FREE] = Field(16, ge=1)
+    """Utterances of like length that are decoded at once."""
+    workers: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
+    """Ray actors with a teacher each; None: one a GPU, else one a core up to two."""
 
 
 class CacheConfig(Section):
