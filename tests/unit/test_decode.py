@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from raykd.evaluation.decode import encode, greedy_decode
+from raykd.evaluation.decode import Confidence, encode, greedy_decode
 
 END, START, ENGLISH, TRANSCRIBE, NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
 LANGUAGES = ["cs", "en", "pl", "uk", "hu", "ca", "de", "en"]
@@ -136,3 +137,51 @@ def test_bfloat16_models_decode(tiny_whisper_dir: Path, mel_BMF: torch.Tensor, p
     model = lively(WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir, dtype=torch.bfloat16))
     rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP, 5, [END])
     assert [len(row) for row in rows] == [5] * len(LANGUAGES)
+
+
+def test_confidence_is_that_of_generate(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor, end_of_text: int
+) -> None:
+    confidences = [Confidence() for _ in range(len(mel_BMF))]
+    rows = greedy_decode(
+        model, encode(model, mel_BMF), prefix_BP, 30, [end_of_text], confidences=confidences, no_speech_id=NO_TIMESTAMPS - 1
+    )
+    assert rows == greedy_decode(model, encode(model, mel_BMF), prefix_BP, 30, [end_of_text])
+    for number, (row, confidence) in enumerate(zip(rows, confidences, strict=True)):
+        chosen = [*row, end_of_text][:30]
+        inputs_1T = torch.cat((prefix_BP[number], torch.tensor(chosen)))[None, :-1]
+        with torch.no_grad():
+            logits_TV = model(mel_BMF[number : number + 1], decoder_input_ids=inputs_1T).logits[0].double()
+        assert confidence.no_speech_prob == pytest.approx(float(logits_TV[0].softmax(-1)[NO_TIMESTAMPS - 1]), rel=1e-3)
+        ours_TV = logits_TV[prefix_BP.shape[1] - 1 :].clone()
+        config = model.generation_config
+        ours_TV[:, config.suppress_tokens or []] = -torch.inf
+        ours_TV[0, config.begin_suppress_tokens or []] = -torch.inf
+        wanted = ours_TV.log_softmax(-1).gather(1, torch.tensor(chosen)[:, None]).sum()
+        assert confidence.log_prob == pytest.approx(float(wanted), rel=1e-3)
+        assert confidence.tokens == len(row)
+        assert confidence.avg_log_prob == confidence.log_prob / (len(row) + 1)
+
+
+def test_timestamps_are_those_of_generate(
+    model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
+) -> None:
+    generation = model.generation_config
+    generation.no_timestamps_token_id = NO_TIMESTAMPS
+    rule = WhisperTimeStampLogitsProcessor(generation, begin_index=3)
+    rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP[:, :3], 20, [END], rule=rule)
+    assert all(row[0] > NO_TIMESTAMPS for row in rows)
+    compared = 0
+    for number, row in enumerate(rows):
+        output = model.generate(
+            mel_BMF[number : number + 1],
+            decoder_input_ids=prefix_BP[number : number + 1, :3],
+            return_timestamps=True,
+            max_new_tokens=20,
+            do_sample=False,
+            num_beams=1,
+        )
+        theirs = [token for token in output[0].tolist() if token not in (START, END, TRANSCRIBE, int(prefix_BP[number, 1]))]
+        compared += len(theirs)
+        assert row[: len(theirs)] == theirs  # it leaves a last sentence without an end away
+    assert compared > 40

@@ -113,7 +113,7 @@ def test_what_a_cache_keeps_of_a_head() -> None:
     draws = torch.Generator().manual_seed(9)
     head = HeadDistribution(torch.randn(1500, D, generator=draws), 3 * torch.randn(V, D, generator=draws))
     tokens_NK, log_probs_NK, log_tail_NT = likeliest(head, K, (1.0, 2.0))
-    logits_NV = (head.hidden_ND.double() @ head.weight_VD.double().T)
+    logits_NV = head.hidden_ND.double() @ head.weight_VD.double().T
     log_NV = logits_NV.log_softmax(-1)
     wanted = log_NV.topk(K)
     assert torch.equal(tokens_NK, wanted.indices)
