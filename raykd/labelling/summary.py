@@ -71,11 +71,11 @@ def tables(
 
 
 def _languages_table(languages: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="labels", title_justify="left")
+    table = Table(title="labels: what a source of kind `labels` keeps, WER against gold, utterances over a WER", title_justify="left")
     table.add_column("language")
-    limits = [f"WER > {100 * limit:g} %" for limit in THRESHOLDS]
-    for heading in ("utterances", "hours", "kept", "hours kept", "WER against gold", *limits):
-        table.add_column(heading, justify="right")
+    limits = [f">{100 * limit:g}%" for limit in THRESHOLDS]
+    for heading in ("utterances", "hours", "kept", "hours", "WER", *limits):
+        table.add_column(heading, justify="right", no_wrap=True)
     names = [name for name in languages if name != "all" or len(languages) > 2]
     for name in names:
         counts = languages[name]
@@ -91,4 +91,4 @@ def _normalized(row: Mapping[str, Any], choice: NormalizerChoice) -> tuple[str, 
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+    return "-" if share is None else f"{100 * share:.2f}%"

@@ -182,7 +182,7 @@ TRAIN_KEYS = (
     "micro_batch_size, precision, record_ids, steps, warmup_steps, weight_decay, zero_stage"
 )
 ROOT_KEYS = "cluster, data, evaluation, inputs, name, objective, output_dir, parts, seed, student, teacher, tracking, train"
-KINDS = "manifest, common_voice, audio_folder, webdataset, huggingface, demo or auto"
+KINDS = "manifest, common_voice, audio_folder, webdataset, huggingface, demo, labels or auto"
 
 REFUSED = {
     # unknown keys

@@ -167,7 +167,7 @@ def test_timestamps_are_those_of_generate(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
 ) -> None:
     generation = model.generation_config
-    generation.no_timestamps_token_id = NO_TIMESTAMPS
+    generation.update(no_timestamps_token_id=NO_TIMESTAMPS)
     rule = WhisperTimeStampLogitsProcessor(generation, begin_index=3)
     rows = greedy_decode(model, encode(model, mel_BMF), prefix_BP[:, :3], 20, [END], rule=rule)
     assert all(row[0] > NO_TIMESTAMPS for row in rows)

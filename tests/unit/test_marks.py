@@ -79,7 +79,7 @@ def test_what_changes_what_is_trained_on_what_is_not_free() -> None:
                 found.add(above + key)
         return found
 
-    assert free(Config) == {"cluster", "evaluation", "output_dir", "parts", "tracking"}
+    assert free(Config) == {"cache", "cluster", "evaluation", "label", "output_dir", "parts", "tracking"}
     fixed = config()
     for section in (fixed.train, fixed.data, fixed.student, fixed.teacher, *fixed.method.targets.values(), *fixed.method.terms):
         assert section is not None
