@@ -71,7 +71,8 @@ def tables(
 
 
 def _languages_table(languages: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="labels: what a source of kind `labels` keeps, WER against gold, utterances over a WER", title_justify="left")
+    title = "labels, those that the filter keeps, WER against gold, share of utterances over a WER"
+    table = Table(title=title, title_justify="left")
     table.add_column("language")
     limits = [f">{100 * limit:g}%" for limit in THRESHOLDS]
     for heading in ("utterances", "hours", "kept", "hours", "WER", *limits):
@@ -79,7 +80,7 @@ def _languages_table(languages: Mapping[str, Mapping[str, Any]]) -> Table:
     names = [name for name in languages if name != "all" or len(languages) > 2]
     for name in names:
         counts = languages[name]
-        shares = [_percent(share) for share in counts["dropped"].values()]
+        shares = ["-" if share is None else f"{share:.0%}" for share in counts["dropped"].values()]
         hours, kept = f"{counts['hours']:.2f}", f"{counts['kept_hours']:.2f}"
         table.add_row(name, str(counts["utterances"]), hours, str(counts["kept"]), kept, _percent(counts["wer"]), *shares)
     return table
