@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     # Imported here so that --help and mistakes in the config answer at once.
     from raykd.preflight import check_run
 
-    check_run(config, resume=False)
+    check_run(config, resume=False, needs_text=options.cache is not None)
     from raykd.data.sources.recognise import with_kinds
     from raykd.distillation import distil
     from raykd.runs import with_absolute_paths

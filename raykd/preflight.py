@@ -20,8 +20,10 @@ from raykd.models.whisper import config_if_here, load_processor
 from raykd.tracking.run_folder import RunFolder
 
 
-def check_run(config: Config, resume: bool) -> None:
+def check_run(config: Config, resume: bool, *, needs_text: bool = True) -> None:
     """Look at everything a run needs that can be looked at in seconds; a finished run that is resumed needs nothing.
+
+    `needs_text`: whether the speech must come with transcripts.
 
     Raises:
         UserError: nothing to resume, a source, a model or a layer that is not there, or a folder that cannot be written.
@@ -30,7 +32,7 @@ def check_run(config: Config, resume: bool) -> None:
         return
     for key, folder in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
         _require_writable(key, folder)
-    check_sources(config.data)
+    check_sources(config.data, needs_text)
     student = _student_config(config, ())
     for key, model, marks in marked(config.objective):
         _check_model(f"objective.{key}", model, marks, student)
@@ -73,7 +75,7 @@ def check_mlm_run(config: MlmRunConfig, resume: bool) -> None:
         load_processor(config.mlm.tokenizer)
 
 
-def check_sources(config: DataConfig) -> None:
+def check_sources(config: DataConfig, needs_text: bool = True) -> None:
     """List the sources on this machine; listing all of a bucket may take minutes, and is left to the preparation.
 
     Raises:
@@ -84,7 +86,7 @@ def check_sources(config: DataConfig) -> None:
         if isinstance(source, DemoSource):
             check_source(source)
         elif not isinstance(source, HuggingFaceSource) and not storage.is_remote(source.path):
-            source_parts(source, config)
+            source_parts(source, config, needs_text=needs_text)
 
 
 def check_text(config: TextConfig) -> None:
