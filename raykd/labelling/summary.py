@@ -71,7 +71,7 @@ def tables(
 
 
 def _languages_table(languages: Mapping[str, Mapping[str, Any]]) -> Table:
-    title = "labels, those that the filter keeps, WER against gold, share of utterances over a WER"
+    title = "labels: kept by the filter, WER against gold, share over a WER"
     table = Table(title=title, title_justify="left")
     table.add_column("language")
     limits = [f">{100 * limit:g}%" for limit in THRESHOLDS]

@@ -181,7 +181,10 @@ TRAIN_KEYS = (
     "batch_size, betas, checkpoint_every, clip_norm, epochs, eps, eval_every, keep_checkpoints, lr, lr_schedule, "
     "micro_batch_size, precision, record_ids, steps, warmup_steps, weight_decay, zero_stage"
 )
-ROOT_KEYS = "cache, cluster, data, evaluation, inputs, label, name, objective, output_dir, parts, seed, student, teacher, tracking, train"
+ROOT_KEYS = (
+    "cache, cluster, data, evaluation, inputs, label, name, objective, output_dir, parts, seed, student, "
+    "teacher, tracking, train"
+)
 KINDS = "manifest, common_voice, audio_folder, webdataset, huggingface, demo, labels or auto"
 
 REFUSED = {
