@@ -134,9 +134,9 @@ def _unknown_key(path: Path, location: Path, root: type[Section]) -> str:
     key = str(location[-1])
     keys = sorted({name for section in sections for name in section.model_fields})
     nearest = [written((*path[:-1], near)) for near in get_close_matches(key, keys, n=1)]
-    # Not a key of another kind of the same section, which would be written at the same place.
-    here = {written(path), written(tuple(part for part in path if not isinstance(part, int)))}
-    elsewhere = [known for known in dict.fromkeys(_key_paths(root)) if known.endswith(f".{key}") and known not in here]
+    # Another kind of the same section may have the key, and that is no other place.
+    here = written(tuple(part for part in path if not isinstance(part, int)))
+    elsewhere = [known for known in dict.fromkeys(_key_paths(root)) if known.endswith(f".{key}") and known != here]
     hint = f"did you mean {_either((nearest or elsewhere)[:3])}? " if nearest or elsewhere else ""
     return f"unknown key; {hint}known here: {', '.join(keys)}"
 

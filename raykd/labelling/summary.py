@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from raykd.config.data import LabelFilter
@@ -72,10 +73,10 @@ def tables(
 
 def _languages_table(languages: Mapping[str, Mapping[str, Any]]) -> Table:
     title = "labels: kept by the filter, WER against gold, share over a WER"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     table.add_column("language")
     limits = [f">{100 * limit:g}%" for limit in THRESHOLDS]
-    for heading in ("utterances", "hours", "kept", "hours", "WER", *limits):
+    for heading in ("utterances", "hours", "kept", "hours kept", "WER", *limits):
         table.add_column(heading, justify="right", no_wrap=True)
     names = [name for name in languages if name != "all" or len(languages) > 2]
     for name in names:

@@ -24,7 +24,7 @@ from raykd.evaluation.measures import ON_REQUEST
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import EvaluationRequest, evaluate_local, evaluate_model
 from raykd.evaluation.speed import measure_speed
-from raykd.models.whisper import load_processor, load_whisper, save_whisper
+from raykd.models.whisper import load_processor, load_whisper
 
 CONFIG = EvaluationConfig(batch_size=5, max_new_tokens=12, speed_batch_sizes=(1, 4), speed_utterances=4)
 
@@ -33,19 +33,6 @@ def request(
     model: Path, corpus: Corpus, split: str, config: EvaluationConfig = CONFIG, weights: str | None = None
 ) -> EvaluationRequest:
     return EvaluationRequest(ModelChoice(str(model), weights=weights), corpus, split, config)
-
-
-@pytest.fixture(scope="module")
-def lively_dir(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Whisper with weights so large that it says something else for each utterance."""
-    model = load_whisper(str(tiny_whisper_dir))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(15)
-    folder = tmp_path_factory.mktemp("lively")
-    save_whisper(model, load_processor(str(tiny_whisper_dir)), str(folder))
-    return folder
 
 
 def test_workers_give_what_one_process_gives_whatever_their_number(lively_dir: Path, tiny_corpus: Corpus) -> None:

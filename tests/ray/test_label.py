@@ -31,16 +31,9 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def teacher(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Whisper with weights so large that it is sure of what it says, whatever that is."""
-    model = load_whisper(str(tiny_whisper_dir))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(15)
-    folder = tmp_path_factory.mktemp("teacher")
-    save_whisper(model, load_processor(str(tiny_whisper_dir)), str(folder))
-    return folder
+def teacher(lively_dir: Path) -> Path:
+    """It is sure of what it says, whatever that is."""
+    return lively_dir
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +50,7 @@ def folder(manifest: Path, teacher: Path, tmp_path_factory: pytest.TempPathFacto
             "train": {"precision": "float32", "steps": STEPS, "batch_size": 8, "lr": 1e-3, "eps": 1e-6, "eval_every": STEPS},
             "evaluation": {"max_new_tokens": 8, "speed_utterances": 2, "speed_batch_sizes": [1]},
             "label": {"max_new_tokens": 12, "batch_size": 4},
-            "cache": {"batch_size": 4, "k": 200},
+            "cache": {"batch_size": 4, "k": 40_000},
             "tracking": {"mlflow": False},
         }
     )
@@ -91,7 +84,7 @@ def test_a_killed_labelling_goes_on_and_has_every_id_once(
     assert Counter(Path(row["id"]).stem for row in rows) == expected
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert {row["split"] for row in rows if row["text"] is not None} == {"train"}
-    assert re.search(r"language.*utterances.*kept.*hours.*WER.*>5%.*>10%.*>20%", said)
+    assert re.search(r"language.*utterances.*kept.*hours kept.*WER.*>5%.*>10%.*>20%", said)
     assert re.search(r"(cs|all) .* 22 .* 100%", said), said
     assert str(out) in said
 
@@ -186,8 +179,8 @@ def test_a_student_learns_the_same_from_caches_as_from_its_teacher(folder: Path,
     assert len(losses["online"]) == STEPS
     # The states are kept in float16.
     assert losses["encoder"] == pytest.approx(losses["online"], rel=2e-3)
-    # Over fewer events a divergence is never larger; the first step begins with the same student.
-    assert 0.5 * losses["online"][0] < losses["both"][0] < losses["online"][0]
+    # Of the kept tokens next to nothing is missing, and float16 rounds their log-probabilities.
+    assert losses["both"] == pytest.approx(losses["online"], rel=2e-2)
 
 
 def _losses(folder: Path, name: str) -> list[float]:

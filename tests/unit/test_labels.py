@@ -1,6 +1,8 @@
 """A teacher's labels: which are dropped, what their source gives, and how their timestamps are read."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from raykd.config.data import LabelFilter, LabelsSource
 from raykd.data.corpus import REJECTS_FILE, write_parquet
@@ -15,7 +18,7 @@ from raykd.data.labels import LABELS_FILE, LABELS_SCHEMA, labelled_parts, open_l
 from raykd.data.rejects import FILTERED, check_rejects
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
-from raykd.labelling.summary import summary
+from raykd.labelling.summary import summary, tables
 from raykd.labelling.transcripts import compression_ratio, segments_of
 from tests.corpora import row
 
@@ -155,6 +158,15 @@ def test_summary_counts_by_language() -> None:
     assert everything["dropped"] == {"0.05": 2 / 3, "0.1": 2 / 3, "0.2": 2 / 3}
     assert found["reasons"] == {"WER over 0.1": 2, "unsure (mean log-probability under -1)": 1}
     assert found["worst"] == ["utterance-0002", "utterance-0001"]
+
+
+def test_the_table_of_much_speech_fits_80_columns() -> None:
+    many = [label(0, wer=1.0, words=4, word_errors=4, duration_s=3600.0 * 12345)] * 2
+    found = summary(many, LabelFilter(max_wer=None))
+    found["languages"]["cs"] |= {"utterances": 1234567, "kept": 1234567}
+    said = io.StringIO()
+    Console(file=said, width=80).print(next(iter(tables(found, [], "auto"))))
+    assert re.search(r"cs +1234567 +24690.00 +1234567 +24690.00 +100.00% +100% +100% +100%", said.getvalue())
 
 
 def test_timestamps_are_cut_into_segments(tiny_whisper_dir: Path) -> None:
