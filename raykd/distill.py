@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from raykd.cli import Parser, run_command, run_parser
 from raykd.config import load_config
+from raykd.errors import UserError
 
 
 def parser() -> Parser:
@@ -11,6 +12,11 @@ def parser() -> Parser:
     made = run_parser("python -m raykd.distill", __doc__ or "", "configs/quickstart.yaml")
     made.add_argument(
         "--parts", action="append", default=[], metavar="FILE", help="a .py file with parts of your own; again for more"
+    )
+    made.add_argument(
+        "--check",
+        action="store_true",
+        help="say what the run will need and can be expected to reach, measure a few steps, and stop",
     )
     return made
 
@@ -21,10 +27,12 @@ def main(arguments: Sequence[str]) -> None:
     config = load_config(options.config, options.overrides, options.parts)
 
     # Ray and the models take seconds to import: a mistake in the config is told before that, any other before Ray starts.
+    if options.check and options.resume:
+        raise UserError("--check looks at a run before it begins; leave --resume out")
     from raykd.preflight import check_run
 
     check_run(config, options.resume)
-    from raykd.distillation import distil
+    from raykd.distillation import distil, forecast
     from raykd.tracking.metrics import Metrics
     from raykd.tracking.mlflow import tracking_uri, ui_command
     from raykd.tracking.progress import Progress
@@ -33,6 +41,9 @@ def main(arguments: Sequence[str]) -> None:
 
     connect(options.verbose)
     with Progress() as progress:
+        if options.check:
+            progress.say(forecast(config, progress))
+            return
         run = distil(config, options.resume, progress)
     store = ui_command(tracking_uri(config)) if config.tracking.mlflow else None
     print_result(Metrics.model_validate(run.read_json("metrics.json")), run, store=store)

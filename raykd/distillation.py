@@ -1,16 +1,16 @@
 """One run from a config to a measured student: the phases of `python -m raykd.distill`, in order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 import torch
 from transformers import WhisperForConditionalGeneration
 
 from raykd import storage
 from raykd.config import Config, dump_yaml
 from raykd.config.base import Mark, marked
+from raykd.config.training import TrackingConfig
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
@@ -20,12 +20,14 @@ from raykd.evaluation.recogniser import ModelChoice, lay_over
 from raykd.evaluation.result import Evaluation
 from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
-from raykd.models.banner import ModelFacts, RunFacts, banner_text, model_facts
+from raykd.forecast import Shapes, measured_forecast, run_facts
+from raykd.models.banner import banner_text
+from raykd.models.facts import RunFacts
 from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from raykd.models.pairs import check_compatible
-from raykd.models.state import trainable_names, whole_hash
+from raykd.models.state import whole_hash
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
-from raykd.parts.outside import load_parts_file, outside_hash
+from raykd.parts.outside import outside_hash
 from raykd.parts.targets.cached import CachedTarget, cache_folder
 from raykd.parts.targets.target import TEACHER, Ready, Target
 from raykd.runs import TrainingRun, ids_folder, opened_run
@@ -38,7 +40,8 @@ from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
 from raykd.training.checkpoint import TRAINABLE
 from raykd.training.cluster import Resources, plan_resources
-from raykd.training.plan import TrainingPlan, accumulation_steps, plan_training
+from raykd.training.loop import Record
+from raykd.training.plan import TrainingPlan, plan_training
 from raykd.training.student_job import StudentJob
 
 
@@ -51,18 +54,40 @@ def distil(config: Config, resume: bool, progress: Progress) -> RunFolder:
     """
     resources = plan_resources(config.cluster)
     with opened_run(config, resume, resources.nodes, progress) as (config, run):
-        if run.finished:
-            return run
-        # The run's own config keeps the names; all that comes now is told the folders of models that raykd trained.
-        made = ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
-        made = _with_vocabulary(config, made, run)
-        models = _make_models(made, run, progress)
-        corpus = _prepare(made, run, models.speech_format, progress)
-        made = _checked(made, models, corpus)
-        training = TrainingRun(made, run, progress)
-        with training.ended_well():
-            _Distillation(training, models, corpus, resources).run_to_the_end()
+        if not run.finished:
+            training, distillation = _ready(config, run, resources, progress)
+            with training.ended_well():
+                distillation.run_to_the_end()
     return run
+
+
+def forecast(config: Config, progress: Progress) -> str:
+    """What a run of this config would need and can be expected to reach. Data and models are prepared as for the run, a few
+    steps are measured, and no run is kept.
+
+    Raises:
+        UserError: something in the config or the data that the user can mend.
+        RunError: the steps could not be measured.
+    """
+    resources = plan_resources(config.cluster)
+    wanted = storage.absolute(storage.join(config.output_dir, config.name))
+    update = {"output_dir": storage.join(config.data.cache_dir, "checks"), "tracking": TrackingConfig(mlflow=False)}
+    with opened_run(config.model_copy(update=update), False, resources.nodes, progress) as (config, run):
+        try:
+            return _ready(config, run, resources, progress)[1].forecast(wanted)
+        finally:
+            storage.delete_dir(run.path)
+
+
+def _ready(config: Config, run: RunFolder, resources: Resources, progress: Progress) -> tuple[TrainingRun, "_Distillation"]:
+    """Models and data of a run, made and checked."""
+    # The run's own config keeps the names; all that comes now is told the folders of models that raykd trained.
+    made = ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
+    made = _with_vocabulary(config, made, run)
+    models = _make_models(made, run, progress)
+    corpus = _prepare(made, run, models.speech_format, progress)
+    training = TrainingRun(_checked(made, models, corpus), run, progress)
+    return training, _Distillation(training, models, corpus, resources)
 
 
 def _with_vocabulary(config: Config, made: Config, run: RunFolder) -> Config:
@@ -196,7 +221,7 @@ class _Distillation:
         job = self._job()
         plan = plan_training(self.config.train, job.order().steps_per_epoch)
 
-        def banner(machine: Mapping[str, Any]) -> str:
+        def banner(machine: Record) -> str:
             return banner_text(self._facts(plan, machine))
 
         best = self.training.train(job, self.resources, plan, self._dev_scores, score="wer", banner=banner)
@@ -211,6 +236,21 @@ class _Distillation:
             tracker.store_files()
             if self.config.tracking.log_model:
                 tracker.log_student()
+
+    def forecast(self, folder: str) -> str:
+        """What the run will need, and how long its first steps take. `folder`: where it would be."""
+        job = self._job()
+        plan = plan_training(self.config.train, job.order().steps_per_epoch)
+
+        def facts(machine: Record) -> RunFacts:
+            return replace(self._facts(plan, machine), folder=folder, free_disk=storage.free_bytes(folder))
+
+        return measured_forecast(job, self.resources, plan, facts, self.run.at("ray_train"), self.progress)
+
+    def _facts(self, plan: TrainingPlan, machine: Record) -> RunFacts:
+        models = self.models
+        shapes = Shapes(models.teacher_shape, models.student_shape, models.encoder_shared, models.speech_format.window_s)
+        return run_facts(self.config, self.run, shapes, self.corpus, self.resources, plan, machine)
 
     def _job(self) -> StudentJob:
         models = self.models
@@ -297,41 +337,4 @@ class _Distillation:
             },
             speed=speed,
             data=self.corpus.summary,
-        )
-
-    def _facts(self, plan: TrainingPlan, machine: Mapping[str, Any]) -> RunFacts:
-        """`machine`: what the workers say that they compute on."""
-        config, index = self.config, self.corpus.index("train")
-        tokens = float(index.n_tokens.mean())
-        teacher: ModelFacts | None = None
-        if self.models.teacher_shape is not None and config.teacher is not None:
-            dtype = "bfloat16" if config.teacher.dtype == "auto" and machine["bfloat16"] else config.teacher.dtype
-            name = config.teacher.model
-            teacher = model_facts(name, self.models.teacher_shape, tokens, "float32" if dtype == "auto" else dtype)
-        return RunFacts(
-            name=self.run.name,
-            folder=self.run.path,
-            student=model_facts(
-                config.student.origin, self.models.student_shape, tokens, machine["precision"], self.models.encoder_shared
-            ),
-            teacher=teacher,
-            encoder_frozen=not any(name.startswith("model.encoder") for name in trainable_names(self.models.student_shape)),
-            encoder_shared=self.models.encoder_shared,
-            teacher_sharded=config.teacher is not None and config.teacher.sharded,
-            device=machine["device"],
-            on_gpu=machine["device"] != "CPU",
-            bfloat16_available=machine["bfloat16"],
-            cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
-            workers=self.resources.workers,
-            zero_stage=machine["zero_stage"],
-            parts=tuple(load_parts_file(path).label for path in config.parts),
-            batch_size=config.train.batch_size,
-            accumulation=accumulation_steps(config.train, self.resources.workers),
-            steps=plan.steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            utterances=len(index),
-            hours=float(index.duration_s.sum()) / 3600,
-            languages=tuple(sorted(set(index.languages))),
-            tokens_per_utterance=tokens,
-            window_s=self.models.speech_format.window_s,
         )

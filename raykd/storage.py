@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -145,6 +146,14 @@ def sizes_in(folder: str) -> dict[str, int]:
     filesystem, inner = filesystem_of(folder)
     infos = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
     return {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
+
+
+def free_bytes(path: str) -> int | None:
+    """Room left on the disk of a local path; None for a remote one."""
+    if is_remote(path):
+        return None
+    place = Path(filesystem_of(path)[1])
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
 
 
 def delete_file(path: str) -> None:

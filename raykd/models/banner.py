@@ -3,76 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from transformers import WhisperForConditionalGeneration
-
-from raykd.models.size import Flops, ParameterCount, count_parameters, flops_per_utterance
+from raykd.models.facts import ModelFacts, RunFacts
+from raykd.models.forecast import data_verdict, forecast_rows, out_of_proportion
 
 FULL_ENOUGH = 0.25
 """Share of the window that utterances fill on average below which the encoder mostly hears padding."""
 SMALL_STUDENT = 1_000_000_000
 """Trainable parameters below which sharding them costs more time than it saves memory (16 bytes each with Adam)."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """One model: its size and what an utterance costs it."""
-
-    name: str
-    shape: str
-    """Layers and width in words."""
-    parameters: ParameterCount
-    flops: Flops
-    """One forward pass over one utterance; encoder 0 where the other model's states are used."""
-    dtype: str
-    attention: str
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """All that the banner tells; filled by the command once models, corpus and cluster are known."""
-
-    name: str
-    folder: str
-    student: ModelFacts
-    teacher: ModelFacts | None
-    encoder_frozen: bool
-    encoder_shared: bool
-    teacher_sharded: bool
-    device: str
-    """Of one worker, such as `CPU` or `NVIDIA H200`."""
-    on_gpu: bool
-    bfloat16_available: bool
-    """Whether the workers' GPUs compute in bfloat16."""
-    cluster_gpus: int
-    workers: int
-    zero_stage: int
-    parts: tuple[str, ...]
-    """Files with parts of the user's own, each with the beginning of its hash."""
-    batch_size: int
-    accumulation: int
-    steps: int
-    steps_per_epoch: int
-    utterances: int
-    hours: float
-    languages: tuple[str, ...]
-    tokens_per_utterance: float
-    """Mean number of label positions, from the corpus index."""
-    window_s: float
-
-
-def model_facts(
-    name: str, model: WhisperForConditionalGeneration, tokens: float, dtype: str, shared_encoder: bool = False
-) -> ModelFacts:
-    """Facts of a loaded model, for utterances of `tokens` label positions."""
-    config = model.config
-    return ModelFacts(
-        name=name,
-        shape=f"{config.encoder_layers}+{config.decoder_layers} layers, width {config.d_model}",
-        parameters=count_parameters(model),
-        flops=flops_per_utterance(config, tokens=max(1, round(tokens)), shared_encoder=shared_encoder),
-        dtype=dtype,
-        attention=config._attn_implementation,
-    )
 
 
 def banner_text(facts: RunFacts) -> str:
@@ -82,14 +19,16 @@ def banner_text(facts: RunFacts) -> str:
     rows += [
         ("student", _model_line(facts.student, trains) + (", encoder run once for both" if facts.encoder_shared else "")),
         ("data", _data_line(facts)),
+        ("enough", data_verdict(facts)),
         ("workers", f"{facts.workers} x {facts.device}, ZeRO stage {facts.zero_stage}"),
         ("batch", _batch_line(facts)),
         ("length", f"{facts.steps:,} steps, {facts.steps / facts.steps_per_epoch:.1f} epochs of {facts.steps_per_epoch:,}"),
     ]
+    rows += forecast_rows(facts)
     rows += [("parts", f"code of your own from {', '.join(facts.parts)}")] if facts.parts else []
     lines = [f"run {facts.name} -> {facts.folder}"]
     lines += [f"  {subject:<9}{text}" for subject, text in rows]
-    lines += [f"  WARNING  {warning}" for warning in slow_paths(facts)]
+    lines += [f"  WARNING  {warning}" for warning in (*slow_paths(facts), *out_of_proportion(facts))]
     return "\n".join(lines)
 
 
@@ -174,7 +113,7 @@ def _batch_warnings(facts: RunFacts) -> list[str]:
         )
     if facts.utterances < facts.batch_size:
         found.append(f"the corpus has {facts.utterances} utterances, fewer than a batch of {facts.batch_size}")
-    filled = _mean_s(facts) / facts.window_s
+    filled = facts.mean_s / facts.window_s
     if filled < FULL_ENOUGH:
         found.append(f"utterances fill {filled:.0%} of the {facts.window_s:g} s window, and the encoder computes all of it")
     return found
@@ -189,22 +128,17 @@ def _model_line(model: ModelFacts, trains: str) -> str:
 
 def _data_line(facts: RunFacts) -> str:
     return (
-        f"{facts.utterances:,} utterances, {facts.hours:.2f} h, {_mean_s(facts):.1f} s and "
+        f"{facts.utterances:,} utterances, {facts.hours:.2f} h, {facts.mean_s:.1f} s and "
         f"{facts.tokens_per_utterance:.1f} tokens each, {' '.join(facts.languages)}"
     )
 
 
 def _batch_line(facts: RunFacts) -> str:
-    each = math.ceil(facts.batch_size / (facts.workers * facts.accumulation))
     tokens = facts.batch_size * facts.tokens_per_utterance
     return (
-        f"{facts.batch_size} utterances ({facts.workers} workers x {facts.accumulation} accumulated x {each}), "
+        f"{facts.batch_size} utterances ({facts.workers} workers x {facts.accumulation} accumulated x {facts.micro_batch}), "
         f"about {tokens:,.0f} tokens a step"
     )
-
-
-def _mean_s(facts: RunFacts) -> float:
-    return facts.hours * 3600 / max(1, facts.utterances)
 
 
 def _millions(count: int) -> str:

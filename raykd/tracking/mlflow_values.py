@@ -14,7 +14,18 @@ MAX_PARAM = 6000
 """Longest parameter value that MLflow stores, in characters."""
 
 
-_TRAIN = ("loss", "lr", "grad_norm", "tokens", "epoch", "utterances", "utterances_per_s", "segments", "segments_per_s")
+_TRAIN = (
+    "loss",
+    "lr",
+    "grad_norm",
+    "tokens",
+    "epoch",
+    "utterances",
+    "utterances_per_s",
+    "segments",
+    "segments_per_s",
+    "memory_gb",
+)
 
 
 class Point(NamedTuple):

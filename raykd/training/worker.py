@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
@@ -51,6 +52,8 @@ class TrainingJob(ABC):
     """Of the weights of all that teaches; empty where nothing does."""
     parts_hash: str = ""
     """Of the files of parts that are not raykd's own."""
+    first_steps: int | None = None
+    """Stop after so many steps, without a checkpoint, to measure them; None: train to the end of the plan."""
 
     @property
     @abstractmethod
@@ -117,15 +120,17 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
     def on_step(record: Record, batches: StepBatches) -> None:
         seconds = clock.lap()
         run.count(record, seconds)
-        emit_here({**record, "seconds": seconds, f"{job.unit}_per_s": record[job.unit] / seconds})
+        speed = {"seconds": seconds, f"{job.unit}_per_s": record[job.unit] / seconds, "memory_gb": _peak_memory(device) / 1e9}
+        emit_here({**record, **speed})
         run.tell_events(record["step"])
         if job.trained_ids:
             _record_ids(job.trained_ids, rank, batches)
 
     try:
         reading = job.reading(order, rank, world, accumulation)
-        with closing(stream(reading, range(run.state.step, plan.steps))) as batches:
-            train(run.trainer, batches, plan, on_step, run.save)
+        steps = range(run.state.step, plan.steps)[: job.first_steps]
+        with closing(stream(reading, steps)) as batches:
+            train(run.trainer, batches, plan, on_step, run.save if job.first_steps is None else _nothing)
     except (NotFiniteError, CheckpointNotWrittenError) as error:
         run.tell_events(run.state.step)
         emit_here({"kind": "stopped", "reason": str(error)})
@@ -234,7 +239,15 @@ def _machine(run: _Run) -> Record:
         "precision": str(module.autocast or torch.float32).removeprefix("torch."),
         "bfloat16": has_bfloat16(device),
         "zero_stage": run.trainer.engine.zero_stage,
+        "device_memory": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
     }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, on a CPU of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _start_of(job: TrainingJob, emit: Emit) -> str | None:
@@ -328,5 +341,5 @@ def _record_ids(folder: str, rank: int, batches: StepBatches) -> None:
         file.write(line + "\n")
 
 
-def _nothing(record: Record) -> None:
-    """Records of workers other than rank 0 are the same, so they are not sent."""
+def _nothing(_: Any) -> None:
+    """Records of workers other than rank 0 are the same, so they are not sent; steps that are only measured are not kept."""

@@ -4,15 +4,28 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from transformers import WhisperConfig
 
+from raykd.config.label import CacheConfig
 from raykd.config.models import ScratchConfig
-from raykd.models.banner import ModelFacts, RunFacts, banner_text, model_facts, slow_paths
+from raykd.models.banner import banner_text, slow_paths
 from raykd.models.demo import new_whisper
+from raykd.models.facts import ModelFacts, RunFacts, model_facts
 from raykd.models.size import Flops, ParameterCount
 from raykd.parts.students.layer_copy import LayerCopy
 
+LARGE: dict[str, Any] = {
+    "d_model": 1280,
+    "encoder_layers": 32,
+    "decoder_layers": 32,
+    "encoder_attention_heads": 20,
+    "decoder_attention_heads": 20,
+    "encoder_ffn_dim": 5120,
+    "decoder_ffn_dim": 5120,
+}
 TEACHER = ModelFacts(
     "openai/whisper-large-v2",
+    WhisperConfig(**LARGE),
     "32+32 layers, width 1280",
     ParameterCount(1_543_304_960, 0),
     Flops(2_000_000_000_000, 300_000_000_000, 4_000_000_000),
@@ -21,6 +34,7 @@ TEACHER = ModelFacts(
 )
 STUDENT = ModelFacts(
     "from the teacher",
+    WhisperConfig(**{**LARGE, "decoder_layers": 2}),
     "32+2 layers, width 1280",
     ParameterCount(756_000_000, 119_000_000),
     Flops(0, 20_000_000_000, 4_000_000_000),
@@ -51,6 +65,13 @@ RUN = RunFacts(
     languages=("cs", "pl"),
     tokens_per_utterance=40.0,
     window_s=30.0,
+    copied=True,
+    kept=frozenset(),
+    cache=CacheConfig(),
+    cacheable=True,
+    keep_checkpoints=2,
+    memory=80_000_000_000,
+    free_disk=10**12,
 )
 
 
@@ -93,8 +114,8 @@ def test_a_run_without_teacher_has_no_teacher_line() -> None:
         ({"workers": 2}, "2 of 4 GPUs have no training worker"),
         ({"zero_stage": 3}, "train.zero_stage: 1"),
         ({"batch_size": 250}, "train.batch_size: 256"),
-        ({"utterances": 200, "hours": 1.0}, "200 utterances, fewer than a batch of 256"),
-        ({"hours": 50.0}, "utterances fill 6% of the 30 s window"),
+        ({"utterances": 200, "hours": 1.0, "copied": False}, "200 utterances, fewer than a batch of 256"),
+        ({"hours": 50.0, "copied": False}, "utterances fill 6% of the 30 s window"),
         ({"workers": 1, "cluster_gpus": 1, "teacher_sharded": True}, "teacher.sharded with one worker"),
     ],
 )

@@ -24,6 +24,7 @@ from raykd.parts.targets.target import TEACHER, LiveTarget, Ready
 from raykd.parts.targets.whisper import WhisperTarget
 
 if TYPE_CHECKING:
+    from raykd.parts.recipes.recipe import Method
     from raykd.parts.worker import Worker
 
 _AT_ONCE = 256
@@ -118,14 +119,19 @@ def cache_folder(cache_dir: str, ready: Ready) -> str:
     return storage.join(cache_dir, "teacher_caches", hashlib.sha256(facts.encode()).hexdigest()[:16])
 
 
-def _other_method(store: Store, ready: Ready) -> Iterator[str]:
-    """What of the method the answers do not serve."""
-    method = ready.method
+def unanswerable(method: "Method") -> Iterator[str]:
+    """What of a method no teacher can answer ahead."""
     if not isinstance(method.context, Gold):
         yield f"the decoder reads other tokens than the labels (context {method.context.kind}), which nobody can answer ahead"
     live = [one.kind for one in method.inputs if not one.changes_rows]
     if live:
         yield f"the speech is changed while training (input {', '.join(live)}), which nobody can answer ahead"
+
+
+def _other_method(store: Store, ready: Ready) -> Iterator[str]:
+    """What of the method the answers do not serve."""
+    method = ready.method
+    yield from unanswerable(method)
     if store.kind != "topk":
         return
     taught = [term for term in method.terms if TEACHER in method.needed([term])]

@@ -1,0 +1,130 @@
+"""What a run will need, from its config, models and data, and with `--check` from its first steps too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import ray
+from transformers import WhisperForConditionalGeneration
+
+from raykd import storage
+from raykd.config import Config
+from raykd.data.corpus import Corpus
+from raykd.models.banner import banner_text
+from raykd.models.facts import ModelFacts, RunFacts, model_facts
+from raykd.models.forecast import epoch_seconds
+from raykd.models.state import trainable_names
+from raykd.parts.outside import load_parts_file
+from raykd.parts.targets.cached import CachedTarget, unanswerable
+from raykd.tracking.progress import Progress, duration
+from raykd.tracking.run_folder import RunFolder
+from raykd.training.cluster import Resources
+from raykd.training.loop import Record
+from raykd.training.plan import TrainingPlan, accumulation_steps
+from raykd.training.shell import train_on_cluster
+from raykd.training.student_job import StudentJob
+
+MEASURED_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Teacher and student without their weights (on the meta device)."""
+
+    teacher: WhisperForConditionalGeneration | None
+    student: WhisperForConditionalGeneration
+    encoder_shared: bool
+    window_s: float
+
+
+def run_facts(
+    config: Config, run: RunFolder, shapes: Shapes, corpus: Corpus, resources: Resources, plan: TrainingPlan, machine: Record
+) -> RunFacts:
+    """`machine`: what the workers say that they compute on."""
+    index = corpus.index("train")
+    tokens = float(index.n_tokens.mean())
+    teacher: ModelFacts | None = None
+    if shapes.teacher is not None and config.teacher is not None:
+        dtype = "bfloat16" if config.teacher.dtype == "auto" and machine["bfloat16"] else config.teacher.dtype
+        teacher = model_facts(config.teacher.model, shapes.teacher, tokens, "float32" if dtype == "auto" else dtype)
+    student = model_facts(config.student.origin, shapes.student, tokens, machine["precision"], shapes.encoder_shared)
+    kept = config.teacher.stores() if isinstance(config.teacher, CachedTarget) else {}
+    return RunFacts(
+        name=run.name,
+        folder=run.path,
+        student=student,
+        teacher=teacher,
+        encoder_frozen=not any(name.startswith("model.encoder") for name in trainable_names(shapes.student)),
+        encoder_shared=shapes.encoder_shared,
+        teacher_sharded=config.teacher is not None and config.teacher.sharded,
+        device=machine["device"],
+        on_gpu=machine["device"] != "CPU",
+        bfloat16_available=machine["bfloat16"],
+        cluster_gpus=int(ray.cluster_resources().get("GPU", 0)),
+        workers=resources.workers,
+        zero_stage=machine["zero_stage"],
+        parts=tuple(load_parts_file(path).label for path in config.parts),
+        batch_size=config.train.batch_size,
+        accumulation=accumulation_steps(config.train, resources.workers),
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        utterances=len(index),
+        hours=float(index.duration_s.sum()) / 3600,
+        languages=tuple(sorted(set(index.languages))),
+        tokens_per_utterance=tokens,
+        window_s=shapes.window_s,
+        copied=config.student.from_teacher,
+        kept=frozenset(kept),
+        cache=config.cache,
+        cacheable=not any(unanswerable(config.method)),
+        keep_checkpoints=config.train.keep_checkpoints,
+        memory=machine["device_memory"] or _memory_of_a_worker(resources),
+        free_disk=storage.free_bytes(run.path),
+    )
+
+
+def _memory_of_a_worker(resources: Resources) -> int | None:
+    """Its share of a machine's memory that Ray found free when it started."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = min((node.get("memory", 0) + node.get("object_store_memory", 0) for node in nodes), default=0)
+    workers_per_node = -(-resources.workers // max(1, len(nodes)))
+    return int(total / workers_per_node) or None
+
+
+def measured_forecast(
+    job: StudentJob,
+    resources: Resources,
+    plan: TrainingPlan,
+    facts: Callable[[Record], RunFacts],
+    folder: str,
+    progress: Progress,
+) -> str:
+    """The banner, and what the first steps of a run say of its time and memory. `facts` takes the record of the workers' start;
+    `folder` is Ray Train's.
+
+    Raises:
+        RunError: a worker stopped, as it would in training.
+    """
+    started: list[Record] = []
+    steps: list[Record] = []
+
+    def on_record(record: Record) -> None:
+        if record["kind"] == "started":
+            started.append(record)
+        elif record["kind"] == "train":
+            steps.append(record)
+            progress.update(len(steps))
+
+    progress.phase("measuring", total=min(MEASURED_STEPS, plan.steps), unit="steps")
+    train_on_cluster(replace(job, first_steps=MEASURED_STEPS), resources, folder, on_record)
+    progress.done()
+    epoch_s = epoch_seconds([record["seconds"] for record in steps], plan.steps_per_epoch)
+    whole_s = epoch_s * plan.steps / plan.steps_per_epoch
+    rows = [
+        (
+            "time",
+            f"{duration(epoch_s)} an epoch, {duration(whole_s)} for all steps, without evaluation (of {len(steps)} measured)",
+        ),
+        ("measured", f"{steps[-1]['memory_gb']:.3g} GB of memory at most on one worker"),
+    ]
+    banner = banner_text(facts(started[0]))
+    return "\n".join([banner, *(f"  {subject:<9}{text}" for subject, text in rows)])
