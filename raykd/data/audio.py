@@ -27,6 +27,8 @@ _WHOLE = 0.95
 _MAX_DECLARED_BYTES = 0x7FF0_0000
 """Streaming writers put placeholders from here up into a WAV header instead of a length."""
 _BLOCK_SAMPLES = 1 << 20
+_ROUNDED_S = 0.05
+"""A file as long as its part, to so much, is the part: it was cut out already."""
 _REMOTE_BYTES = 8 << 20
 
 
@@ -60,41 +62,48 @@ def open_audio(row: Mapping[str, Any]) -> bytes:
             raise AudioError("unreadable audio file") from None
 
 
+Part = tuple[float, float]
+"""Start and length in a longer recording, in seconds."""
+
+
 def read_samples(row: Mapping[str, Any], max_seconds: float | None = None) -> np.ndarray:
-    """samples_S of an utterance row. A long file is refused from its header, before the rest of it is read.
+    """samples_S of an utterance row. A long file is refused from its header, before the rest of it is read; of a part of a
+    recording only that is read.
 
     Raises:
         AudioError: as `open_audio` and `decode_audio`.
     """
     if row["audio"] is not None:
         return decode_audio(row["audio"], max_seconds)
+    part = None if row.get("start_s") is None else (row["start_s"], row["duration_s"])
     with _open_path(row["path"]) as stream:
         if not is_remote(row["path"]):
-            return _decode(stream, max_seconds)
+            return _decode(stream, max_seconds, part)
         # One request fetches a whole clip; soundfile's small steps would each be a request.
         try:
             start = stream.read(_REMOTE_BYTES)
             if len(start) < _REMOTE_BYTES:
-                return decode_audio(start, max_seconds)
+                return decode_audio(start, max_seconds, part)
             stream.seek(0)
         except OSError:
             raise AudioError("unreadable audio file") from None
-        return _decode(stream, max_seconds)
+        return _decode(stream, max_seconds, part)
 
 
-def decode_audio(encoded: bytes, max_seconds: float | None = None) -> np.ndarray:
+def decode_audio(encoded: bytes, max_seconds: float | None = None, part: Part | None = None) -> np.ndarray:
     """samples_S: mono float32 at 16 kHz, about within -1..1, from wav, flac, ogg (Vorbis, Opus) or mp3 of any width and rate.
 
     Channels are averaged, then resampled (soxr HQ).
 
     Raises:
-        AudioError: "unreadable audio", "truncated audio", "empty audio", "silent audio", "non-finite samples", or
-            "too long (over N s)" when `max_seconds` is given, which is told from the header before anything is decoded.
+        AudioError: "unreadable audio", "truncated audio", "empty audio", "silent audio", "non-finite samples", "part beyond the
+            end of its recording", or "too long (over N s)" when `max_seconds` is given, which is told from the header before
+            anything is decoded.
     """
-    return _decode(io.BytesIO(encoded), max_seconds)
+    return _decode(io.BytesIO(encoded), max_seconds, part)
 
 
-def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
+def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> np.ndarray:
     try:
         if not stream.read(1):
             raise AudioError("empty audio")
@@ -103,8 +112,12 @@ def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
             rate = file.samplerate
             if rate not in RATES_HZ:
                 raise AudioError("unreadable audio")
-            samples_S = _read_mono(file, max_seconds)
-            truncated = _is_truncated(file, len(samples_S))
+            if part is None or _is_the_part(file, part):
+                samples_S = _read_mono(file, max_seconds)
+                truncated = _is_truncated(file, len(samples_S))
+            else:
+                samples_S = _read_part(file, part, max_seconds)
+                truncated = len(samples_S) < _WHOLE * int(part[1] * rate)
     except (soundfile.SoundFileError, OSError, MemoryError):
         raise AudioError("unreadable audio") from None
     if truncated:
@@ -140,6 +153,29 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float | None) -> np.ndarr
     if len(blocks_S) == 1:
         return blocks_S[0]
     return np.concatenate(blocks_S) if blocks_S else np.zeros(0, np.float32)
+
+
+def _is_the_part(file: soundfile.SoundFile, part: Part) -> bool:
+    return _knows_length(file) and abs(file.frames / file.samplerate - part[1]) <= _ROUNDED_S
+
+
+def _read_part(file: soundfile.SoundFile, part: Part, max_seconds: float | None) -> np.ndarray:
+    """Samples of a part at the file's own rate."""
+    start_s, length_s = part
+    if max_seconds is not None and length_s > max_seconds:
+        raise AudioError(f"too long (over {max_seconds:g} s)")
+    start, length = round(start_s * file.samplerate), round(length_s * file.samplerate)
+    if _knows_length(file) and start >= file.frames:
+        raise AudioError("part beyond the end of its recording")
+    if "MPEG" in file.subtype or file.format == "MP3":  # libsndfile's seeking in MP3 is not exact
+        while start > 0 and (passed := len(file.read(min(start, _BLOCK_SAMPLES), dtype="float32"))):
+            start -= passed
+    else:
+        file.seek(start)
+    samples_SC = file.read(length, dtype="float32", always_2d=True)
+    if not len(samples_SC):
+        raise AudioError("part beyond the end of its recording")
+    return samples_SC.mean(axis=1) if file.channels > 1 else samples_SC[:, 0]
 
 
 def _knows_length(file: soundfile.SoundFile) -> bool:

@@ -40,7 +40,7 @@ class Batch:
     decoder_input_BU: torch.Tensor
     """int64: each sequence without its last token, filled with the pad id."""
     labels_BU: torch.Tensor
-    """int64: each sequence without its first token, filled with -100."""
+    """int64: each sequence without its first token, filled with -100, as a prompt is."""
     audio_s: float
     """Seconds of audio."""
     sampled_B: torch.Tensor | None = None
@@ -237,7 +237,7 @@ def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int) ->
         pad_mel(utterance.mel, window_frames, out=mel_BMF[row])
         length = len(utterance.tokens) - 1
         decoder_input_BU[row, :length] = utterance.tokens[:-1]
-        labels_BU[row, :length] = utterance.tokens[1:]
+        labels_BU[row, utterance.n_prompt : length] = utterance.tokens[utterance.n_prompt + 1 :]
     return Batch(
         ids=[utterance.id for utterance in utterances],
         languages=[utterance.language for utterance in utterances],

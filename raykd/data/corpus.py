@@ -42,6 +42,7 @@ SHARD_SCHEMA = pa.schema(
         ("n_frames", pa.int32()),
         ("mel", pa.binary()),
         ("tokens", pa.list_(pa.int32())),
+        ("n_prompt", pa.int32()),
     ]
 )
 TEXT_SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int32()))])
@@ -64,7 +65,9 @@ class Utterance:
     mel: NDArray[np.float16]
     """mel_MF of the frames that touch audio (`data.mel.log_mel`); a read-only view of the shard."""
     tokens: list[int]
-    """Prefix, text and end-of-text ids."""
+    """Prefix, text and end-of-text ids; before them, in a pack, what was said before."""
+    n_prompt: int = 0
+    """Tokens before the prefix. They are read by the decoder, and carry no loss."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,16 @@ class Index:
         return self._column("text")
 
     @cached_property
+    def recordings(self) -> NDArray[np.object_]:
+        """What each belongs to: a recording, a speaker or a folder; None where nothing is known."""
+        return self._column("recording")
+
+    @cached_property
+    def start_s(self) -> NDArray[np.float64]:
+        """Where each begins in its recording, in seconds; NaN where it is a file of its own."""
+        return self._column("start_s")
+
+    @cached_property
     def duration_s(self) -> NDArray[np.float64]:
         """Seconds of audio."""
         return self._column("duration_s")
@@ -106,7 +119,8 @@ class Index:
 
     @cached_property
     def n_tokens(self) -> NDArray[np.int32]:
-        """Valid label positions of an utterance, one less than the length of its token sequence; that length of a segment."""
+        """Positions with loss of an utterance, one less than the length of its token sequence, without prompt; that length of a
+        segment."""
         return self._column("n_tokens")
 
     @cached_property
@@ -294,6 +308,7 @@ def utterance_of(row: pa.RecordBatch) -> Utterance:
         duration_s=values["duration_s"].as_py(),
         mel=mel.reshape(-1, values["n_frames"].as_py()),
         tokens=values["tokens"].as_py(),
+        n_prompt=values["n_prompt"].as_py(),
     )
 
 

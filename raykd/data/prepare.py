@@ -26,7 +26,7 @@ from raykd.data.splits import assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 
-PIPELINE_VERSION = 2
+PIPELINE_VERSION = 3
 """Raised when the same config and data would give another corpus, so that old ones are not taken for it."""
 _KEY_FIELDS = {
     "source",
@@ -39,7 +39,19 @@ _KEY_FIELDS = {
     "min_characters",
     "max_label_tokens",
 }
-_INDEX_COLUMNS = ["id", "language", "text", "split", "duration_s", "n_frames", "n_tokens", "shard", "row"]
+INDEX_COLUMNS = [
+    "id",
+    "language",
+    "text",
+    "split",
+    "recording",
+    "start_s",
+    "duration_s",
+    "n_frames",
+    "n_tokens",
+    "shard",
+    "row",
+]
 _PACKAGES = ("raykd", "numpy", "pyarrow", "ray", "soundfile", "soxr", "transformers")
 
 Progress = Callable[[int, int], None]
@@ -185,10 +197,10 @@ def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     duplicates = duplicates.set_column(duplicates.column_names.index("reason"), "reason", reasons)
     rejected = pa.concat_tables([ordered.filter(is_rejected), duplicates])
     rejected = rejected.sort_by([("id", "ascending"), ("order", "ascending")]).select(REJECT_COLUMNS)
-    index = usable.filter(pa.array(~again)).select(_INDEX_COLUMNS)
+    index = usable.filter(pa.array(~again)).select(INDEX_COLUMNS)
     ids, languages, splits = (index.column(name).to_pylist() for name in ("id", "language", "split"))
     assigned = pa.array(assign_splits(ids, languages, splits, config), pa.string())
-    return index.set_column(_INDEX_COLUMNS.index("split"), "split", assigned), rejected
+    return index.set_column(INDEX_COLUMNS.index("split"), "split", assigned), rejected
 
 
 def _count_splits(index: pa.Table) -> dict[str, Any]:

@@ -29,6 +29,8 @@ OUTCOME_SCHEMA = pa.schema(
         ("language", pa.string()),
         ("text", pa.string()),
         ("split", pa.string()),
+        ("recording", pa.string()),
+        ("start_s", pa.float64()),
         ("duration_s", pa.float64()),
         ("n_frames", pa.int32()),
         ("n_tokens", pa.int32()),
@@ -78,7 +80,7 @@ class ShardMaker:
         path = storage.join(self.corpus_path, shard)
         outcomes: list[dict[str, Any]] = []
         try:
-            with _new_file(path) as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
+            with new_file(path) as sink, pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
                 written = 0
                 for number in range(batch.num_rows):
                     row = batch.slice(number, 1).to_pylist()[0]
@@ -95,7 +97,7 @@ class ShardMaker:
         return pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
 
     def _outcome(self, row: dict[str, Any]) -> tuple[dict[str, Any], pa.RecordBatch | None]:
-        outcome = {name: row[name] for name in ("id", "language", "text", "split", "path")}
+        outcome = {name: row[name] for name in ("id", "language", "text", "split", "recording", "start_s", "path")}
         try:
             record = self.prepare(row)
         except RejectedError as error:
@@ -132,6 +134,7 @@ class ShardMaker:
             "n_frames": mel_MF.shape[1],
             "mel": mel_MF.tobytes(),
             "tokens": tokens,
+            "n_prompt": 0,
         }
 
     def _tokens(self, text: str, language: str, duration_s: float) -> list[int]:
@@ -189,7 +192,7 @@ def _digest(batch: pa.Table) -> str:
 
 
 @contextmanager
-def _new_file(path: str) -> Iterator[pa.NativeFile]:
+def new_file(path: str) -> Iterator[pa.NativeFile]:
     """A file that appears under its name when it is complete: locally by rename, remotely when the upload ends."""
     filesystem, inner = storage.filesystem_of(path)
     if storage.is_remote(path):

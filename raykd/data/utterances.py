@@ -29,9 +29,13 @@ SCHEMA = pa.schema(
         ("language", pa.string()),
         ("duration_s", pa.float64()),
         ("split", pa.string()),
+        ("recording", pa.string()),
+        ("start_s", pa.float64()),
         ("problem", pa.string()),
     ]
 )
+"""`start_s`: where the utterance begins in its file, which then holds more than it; its `duration_s` says where it ends. Null:
+the file is the utterance. `recording`: what belongs together: a recording, else a speaker, else a folder."""
 
 ID_COLUMNS = ("id", "utt_id")
 AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "file_name", "wav")
@@ -40,13 +44,18 @@ LANGUAGE_COLUMNS = ("language", "lang", "locale")
 DURATION_COLUMNS = ("duration_s", "duration")
 SPLIT_COLUMNS = ("split",)
 OFFSET_COLUMNS = ("offset",)
+START_COLUMNS = ("start_s", "start", "start_time", "begin_time")
+END_COLUMNS = ("end_s", "end", "end_time")
+RECORDING_COLUMNS = ("recording", "recording_id", "speaker", "speaker_id", "client_id")
+_MORE_COLUMNS = {*DURATION_COLUMNS, *SPLIT_COLUMNS, *OFFSET_COLUMNS, *START_COLUMNS, *END_COLUMNS, *RECORDING_COLUMNS}
 
 NO_AUDIO = "no audio"
 NO_TRANSCRIPT = "no transcript"
 NO_LANGUAGE = "no language"
 NOT_JSON = "not valid JSON"
 NOT_UTF8 = "not UTF-8 text"
-PART_OF_RECORDING = "part of a longer recording (offset)"
+NO_END = "part of a longer recording without its end"
+NO_LENGTH = "part of a longer recording that ends before it begins"
 
 _SPLITS = {
     "train": "train",
@@ -91,7 +100,7 @@ class Origin:
     def known(self, columns: Iterable[str]) -> list[str]:
         """Those of the columns that are read."""
         read = {*self.id_columns, *self.audio_columns, *self.text_columns, *self.language_columns}
-        return [name for name in columns if name in read.union(DURATION_COLUMNS, SPLIT_COLUMNS, OFFSET_COLUMNS)]
+        return [name for name in columns if name in read | _MORE_COLUMNS]
 
 
 def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem: str | None = None) -> dict[str, Any]:
@@ -113,19 +122,24 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
     split = _as_text(_first(fields, SPLIT_COLUMNS))
     if problem is None and audio is None and path is None:
         problem = NO_AUDIO
-    if problem is None and path is not None and _number(_first(fields, OFFSET_COLUMNS)):
-        problem = PART_OF_RECORDING
+    start_s, duration_s, part_problem = _part(fields) if path else (None, _number(_first(fields, DURATION_COLUMNS)), None)
+    problem = problem or part_problem
     if problem is None and text is None and origin.needs_text:
         problem = NO_TRANSCRIPT
     own_id = _as_text(_first(fields, origin.id_columns))
+    file = relative_to(origin.root, path) if path else None
+    span = "" if start_s is None or duration_s is None else f":{start_s:.2f}-{start_s + duration_s:.2f}"
+    recording = _as_text(_first(fields, RECORDING_COLUMNS)) or (file if span or not file else file.rpartition("/")[0])
     return {
-        "id": origin.prefix + (own_id or (relative_to(origin.root, path) if path else position)),
+        "id": origin.prefix + (own_id or (file + span if file else position)),
         "audio": audio,
         "path": path,
         "text": text,
         "language": language,
-        "duration_s": _number(_first(fields, DURATION_COLUMNS)),
+        "duration_s": duration_s,
         "split": split_name(split) if split else origin.split,
+        "recording": None if recording is None else origin.prefix + recording,
+        "start_s": start_s,
         "problem": problem or language_problem,
     }
 
@@ -172,6 +186,24 @@ def _audio(value: Any, origin: Origin) -> tuple[bytes | None, str | None]:
     if isinstance(value, str) and value.strip():
         return None, child(origin.folder, value.strip())
     return value if isinstance(value, bytes) else None, None
+
+
+def _part(fields: Mapping[str, Any]) -> tuple[float | None, float | None, str | None]:
+    """Start of the utterance in its file (None: it is the file), its length, and what is wrong with them.
+
+    Parts are written as `offset` with `duration` (NeMo's manifests) or as `start` with `end`, in seconds.
+    """
+    duration_s = _number(_first(fields, DURATION_COLUMNS))
+    start_s, end_s = _number(_first(fields, START_COLUMNS)), _number(_first(fields, END_COLUMNS))
+    if start_s is not None and end_s is not None:
+        return (start_s, end_s - start_s, None) if end_s > start_s else (None, duration_s, NO_LENGTH)
+    offset_s = _number(_first(fields, OFFSET_COLUMNS))
+    start_s = start_s if offset_s is None else offset_s
+    if start_s is None or (start_s == 0 and duration_s is None):
+        return None, duration_s, None
+    if duration_s is None:
+        return None, None, NO_END
+    return (start_s, duration_s, None) if duration_s > 0 else (None, duration_s, NO_LENGTH)
 
 
 def _language(value: Any, origin: Origin) -> tuple[str | None, str | None]:

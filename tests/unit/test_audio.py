@@ -158,3 +158,38 @@ def test_paths_that_lead_nowhere_are_reasons_and_not_crashes(path: str | None, e
         with pytest.raises(AudioError) as caught:
             read({"audio": None, "path": path})
         assert caught.value.reason == expected
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_part_of_a_recording_is_the_part_of_its_samples(tmp_path: Path, kind: str) -> None:
+    rate = 16_000
+    samples = np.random.default_rng(0).normal(0, 0.1, 4 * rate).astype(np.float32)
+    path = tmp_path / f"long.{kind.lower()}"
+    soundfile.write(path, samples, rate, format=kind)
+    whole = read_samples({"audio": None, "path": str(path)})
+    for start_s, length_s in ((0.0, 1.0), (1.25, 1.5), (3.0, 1.02)):
+        part = read_samples({"audio": None, "path": str(path), "start_s": start_s, "duration_s": length_s}, max_seconds=2)
+        wanted = whole[round(start_s * rate) : round((start_s + length_s) * rate)]
+        np.testing.assert_allclose(part[: len(wanted)], wanted[: len(part)], atol=2e-3 if kind == "OGG" else 1e-6)
+        assert abs(len(part) - length_s * rate) <= 0.03 * rate
+
+
+def test_parts_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000)
+
+    def reason(start_s: float, length_s: float) -> str:
+        with pytest.raises(AudioError) as caught:
+            read_samples({"audio": None, "path": str(path), "start_s": start_s, "duration_s": length_s}, max_seconds=5)
+        return caught.value.reason
+
+    assert reason(2.5, 1.0) == "part beyond the end of its recording"
+    assert reason(1.5, 1.0) == "truncated audio"
+    assert reason(0.0, 6.0) == "too long (over 5 s)"
+
+
+def test_a_file_as_long_as_its_part_was_cut_already(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    samples = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    assert np.array_equal(read_samples({"audio": None, "path": str(path), "start_s": 7.0, "duration_s": 2.01}), samples)

@@ -81,6 +81,8 @@ def test_jsonl_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
         "language": "cs",
         "duration_s": 0.2,
         "split": "dev",
+        "recording": "clips",
+        "start_s": None,
         "problem": None,
     }
     assert audible(got)
@@ -116,6 +118,41 @@ def test_columns_have_the_names_people_give_them(tmp_path: Path, audio: str, tex
     assert (row["path"], row["text"], row["language"], row["duration_s"]) == (str(tmp_path / "a.wav"), "t", "cs", 1.5)
 
 
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"offset": 2, "duration": 1.5}, ("l.wav:2.00-3.50", 2.0, 1.5, None)),
+        ({"offset": "0.5", "duration": "1"}, ("l.wav:0.50-1.50", 0.5, 1.0, None)),
+        ({"start": 2.0, "end": 3.0}, ("l.wav:2.00-3.00", 2.0, 1.0, None)),
+        ({"start": 0, "end": 1, "duration": 9}, ("l.wav:0.00-1.00", 0.0, 1.0, None)),
+        ({"offset": 0, "duration": 4.0}, ("l.wav:0.00-4.00", 0.0, 4.0, None)),
+        ({"offset": 0}, ("l.wav", None, None, None)),
+        ({"duration": 4.0}, ("l.wav", None, 4.0, None)),
+        ({"start": 2}, ("l.wav", None, None, "part of a longer recording without its end")),
+        ({"start": 3, "end": 2}, ("l.wav", None, None, "part of a longer recording that ends before it begins")),
+    ],
+)
+def test_parts_of_recordings(tmp_path: Path, part: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    (row,) = read(write_jsonl(tmp_path / "m.jsonl", [{"audio": "l.wav", "text": "a", "language": "en", **part}]))
+    assert (row["id"], row["start_s"], row["duration_s"], row["problem"]) == expected
+
+
+def test_what_belongs_together_is_a_recording_or_a_speaker_or_a_folder(tmp_path: Path) -> None:
+    good = {"text": "a", "language": "en"}
+    rows = read(
+        write_jsonl(
+            tmp_path / "m.jsonl",
+            [
+                good | {"audio": "7/a.wav"},
+                good | {"audio": "7/a.wav", "start": 1, "end": 2},
+                good | {"audio": "7/a.wav", "speaker": 12},
+                good | {"audio": "7/a.wav", "speaker": 12, "recording_id": "r1"},
+            ],
+        )
+    )
+    assert [row["recording"] for row in rows] == ["7", "7/a.wav", "12", "r1"]
+
+
 def test_bad_rows_keep_their_place_with_a_reason(tmp_path: Path) -> None:
     good = {"audio": "a.wav", "text": "a", "language": "en"}
     lines = [
@@ -140,7 +177,7 @@ def test_bad_rows_keep_their_place_with_a_reason(tmp_path: Path) -> None:
         ("c.wav", "no transcript"),
         ("d.wav", "unknown language klingon"),
         ("e.wav", "no language"),
-        ("f.wav", "part of a longer recording (offset)"),
+        ("f.wav", "part of a longer recording without its end"),
         ("g.wav", "not UTF-8 text"),
         ("z.wav", None),
     ]

@@ -34,9 +34,8 @@ from raykd.errors import UserError
 from raykd.storage import exists, join, list_dir, read_bytes, write_bytes, write_text
 
 SPLITS = ("train", "dev", "test", "test_ood")
-SCHEMA = pa.schema(
-    [*(field for field in utterances.SCHEMA if field.name != "problem"), ("kind", pa.string()), ("voice", pa.string())]
-)
+_COLUMNS = ("id", "audio", "path", "text", "language", "duration_s", "split")
+SCHEMA = pa.schema([*(utterances.SCHEMA.field(name) for name in _COLUMNS), ("kind", pa.string()), ("voice", pa.string())])
 _COMMIT_MARK = "demo.json"
 _SHARD_S = 300.0
 _SCORED_SHARE = 0.05
