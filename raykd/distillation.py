@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from raykd.config.base import Mark, marked
 from raykd.config.training import TrackingConfig
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.format import SpeechFormat
+from raykd.data.pack_corpus import packed_corpus
 from raykd.data.prepare import prepare_corpus
 from raykd.errors import UserError
 from raykd.evaluation.measures import ON_REQUEST
@@ -188,6 +190,7 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
     if "dev" not in corpus.splits:
         advice = "raise data.dev_share above 0" if config.data.dev_share == 0 else "give a language three training rows or more"
         raise UserError(f"data.source: there are no dev utterances to choose the best checkpoint by; {advice}")
+    corpus = packed_corpus(corpus, config.data, wanted, partial(progress.update, note="packed"))
     progress.done()
     return corpus
 

@@ -164,6 +164,15 @@ class Mix(Section):
         return self
 
 
+class PackConfig(Section):
+    """Short utterances put together to whole windows: neighbours of one recording, speaker or folder first."""
+
+    timestamps: float = Field(0.5, ge=0, le=1)
+    """Share of the windows whose labels hold the times at which their utterances begin and end."""
+    previous_text: float = Field(0.2, ge=0, le=1)
+    """Share of the windows that read before their labels what was said before in their recording, where anything was."""
+
+
 class DataConfig(Section):
     """Which utterances are used, and how."""
 
@@ -189,6 +198,8 @@ class DataConfig(Section):
     max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)
     """Stop when a larger share of the rows cannot be used."""
     mix: Mix | None = None
+    pack: PackConfig | None = None
+    """Put training utterances together to whole windows, as Whisper's own training hears them; None: each is alone."""
     cache_dir: Annotated[str, Mark.PATH, Mark.FREE] = "cache"
     """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
     shard_utterances: Annotated[int, Mark.FREE] = Field(256, ge=1)

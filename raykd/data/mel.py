@@ -20,7 +20,7 @@ N_FFT = 400
 HOP = 160
 _REACH = N_FFT // 2
 """Samples a frame covers to either side of its centre."""
-_DYNAMIC_RANGE = 2.0
+DYNAMIC_RANGE = 2.0
 """The extractor cuts everything 8 log10 units (2.0 after its scaling by 1/4) below the loudest value."""
 _SILENCE = -1.5
 """Scaled value of no energy at all: (log10(1e-10) + 4) / 4."""
@@ -61,7 +61,7 @@ def log_mel(samples_S: NDArray[np.float32], n_mels: int, window_frames: int) -> 
     mel_MF = computed_MF[:, :n_frames]
     np.log(np.maximum(mel_MF, 1e-10, out=mel_MF), out=mel_MF)
     mel_MF *= _LOG10_E  # NumPy vectorises log and not log10
-    np.maximum(mel_MF, mel_MF.max() - 4 * _DYNAMIC_RANGE, out=mel_MF)
+    np.maximum(mel_MF, mel_MF.max() - 4 * DYNAMIC_RANGE, out=mel_MF)
     mel_MF += 4.0
     mel_MF *= 0.25
     return mel_MF.astype(np.float16)
@@ -95,7 +95,7 @@ def pad_mel(mel_MF: NDArray[np.float16], window_frames: int, out: NDArray[np.flo
     n_mels, n_frames = mel_MF.shape
     window_MF = np.empty((n_mels, window_frames), np.float32) if out is None else out
     window_MF[:, :n_frames] = mel_MF
-    window_MF[:, n_frames:] = max(_SILENCE, float(mel_MF.max()) - _DYNAMIC_RANGE)
+    window_MF[:, n_frames:] = max(_SILENCE, float(mel_MF.max()) - DYNAMIC_RANGE)
     return window_MF
 
 

@@ -51,7 +51,7 @@ class LabelEncoder:
             ValueError: the vocabulary has no such language.
         """
         prefix, eot_id = self.prefix(language), self.eot_id
-        space = "" if language in _WITHOUT_SPACES else " "
+        space = self.between_texts(language)
         spoken = [space + text.strip() for text in texts]
         sequences = self._backend(spoken, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [[*prefix, *ids, eot_id] for ids in sequences]
@@ -72,6 +72,10 @@ class LabelEncoder:
         if timestamps:
             names.pop()
         return [self._vocabulary[name] for name in names]
+
+    def between_texts(self, language: str) -> str:
+        """What stands between two texts of a language: a space where words are separated by spaces."""
+        return "" if language in _WITHOUT_SPACES else " "
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """The text of label ids, no space at either end. Special tokens are dropped or, but for timestamps, kept by name."""

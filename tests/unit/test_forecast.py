@@ -109,7 +109,7 @@ def test_a_cache_is_offered_where_it_would_serve() -> None:
     assert "--cache both" in offer()
     assert "--cache topk" in offer(encoder_shared=False)
     for none in ({"teacher": None}, {"cacheable": False}, {"kept": frozenset({"topk"})}, {"steps": 400}):
-        assert offer(**none) == ""  # type: ignore[arg-type]
+        assert offer(**none) == ""
     student = 3 * (STUDENT.flops.decoder + STUDENT.flops.head)
     assert cache_gain(RUN) == pytest.approx((student + TEACHER.flops.total) / student)
 
