@@ -1,7 +1,8 @@
 """`python -m raykd.evaluate --model DIR --data SOURCE`: word and character error rates of any Whisper on any speech."""
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -26,6 +27,7 @@ _EXAMPLES = """examples:
   python -m raykd.evaluate --model runs/distil/student --data test.jsonl --language cs
   python -m raykd.evaluate --model openai/whisper-tiny --data cv-corpus-17/cs --split test --out scores/
   python -m raykd.evaluate --model DIR --data test.jsonl --language cs --vocabulary words.txt.gz --teacher-forced
+  python -m raykd.evaluate --model DIR --data lectures.jsonl --language cs --long-form sequential
   python -m raykd.evaluate --model DIR --data '{kind: huggingface, path: google/fleurs, name: cs_cz}' evaluation.batch_size=32
 
 Error rates are fractions of 1 over the whole split, from greedy decoding, after Whisper's text normaliser, which is named.
@@ -71,18 +73,51 @@ def main(arguments: Sequence[str]) -> None:
         Vocabulary.load(config.evaluation.vocabulary)
     speech = speech_format(options.model, options.revision)
     connect()
+    gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    if options.long_form:
+        _evaluate_recordings(options, config, console, gpus)
+        return
     with console.status("reading the speech") as status:
         corpus = prepare_corpus(config.data, speech, lambda done, _: status.update(f"reading the speech: {done} utterances"))
         split = _split(corpus, options.split, options.data)
         evaluation = evaluate_model(
             EvaluationRequest(ModelChoice(options.model, options.revision), corpus, split, config.evaluation),
-            gpus_per_worker=1.0 if ray.cluster_resources().get("GPU") else 0.0,
+            gpus_per_worker=gpus,
             progress=lambda done, total: status.update(f"decoding: {done} of {total} utterances"),
         )
+    _tell(evaluation, corpus.summary["rejects"], split, options, config, console)
+
+
+def _evaluate_recordings(options: argparse.Namespace, config: EvaluateConfig, console: Console, gpus: float) -> None:
+    from raykd.data.sources import all_parts
+    from raykd.evaluation.recogniser import ModelChoice
+    from raykd.evaluation.recordings import evaluate_recordings, recordings_of
+
+    with console.status("transcribing") as status:
+        evaluation, left_out = evaluate_recordings(
+            recordings_of(all_parts(config.data), options.split),
+            ModelChoice(options.model, options.revision),
+            config.evaluation,
+            options.split,
+            gpus_per_worker=gpus,
+            progress=lambda done: status.update(f"transcribing: {done} recordings done"),
+        )
+    _tell(evaluation, Counter(left_out.values()), options.split, options, config, console)
+
+
+def _tell(
+    evaluation: "Evaluation",
+    rejects: Mapping[str, int],
+    split: str,
+    options: argparse.Namespace,
+    config: EvaluateConfig,
+    console: Console,
+) -> None:
+    """Scores, worst sentences and what was left out, and the files of `--out`."""
     show(evaluation, console, config.evaluation.worst_sentences)
-    if corpus.summary["rejected"]:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in corpus.summary["rejects"].items())
-        console.print(f"left out: {corpus.summary['rejected']} rows of the source ({reasons})", highlight=False, soft_wrap=True)
+    if rejects:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in rejects.items())
+        console.print(f"left out: {sum(rejects.values())} rows of the source ({reasons})", highlight=False, soft_wrap=True)
     if options.out:
         rows, summary = storage.join(options.out, f"{split}.parquet"), storage.join(options.out, f"{split}.json")
         evaluation.save_rows(rows)
@@ -167,6 +202,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--out", metavar="DIR", help="write SPLIT.parquet (one row an utterance) and SPLIT.json (the scores) here"
     )
     parser.add_argument("--vocabulary", metavar="PATH", help="words, one a line, or a text corpus: tells invalid words apart")
+    parser.add_argument(
+        "--long-form",
+        nargs="?",
+        const="sequential",
+        choices=("sequential", "chunked"),
+        help="whole recordings of any length; sequential (default) or chunked",
+    )
     parser.add_argument("--teacher-forced", action="store_true", help="also loss, and arg-max error rates with gold prefixes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of data and evaluation")
     return parser.parse_intermixed_args(list(arguments))
@@ -179,6 +221,10 @@ def _config(options: argparse.Namespace) -> EvaluateConfig:
         tree["data"]["language"] = options.language
     asked = {"vocabulary": options.vocabulary, "teacher_forced": options.teacher_forced}
     tree["evaluation"] = {key: value for key, value in asked.items() if value}
+    if options.long_form:
+        if options.teacher_forced:
+            raise UserError("--teacher-forced: gold prefixes are for single windows; leave it or --long-form out")
+        tree["evaluation"]["long_form"] = {"method": options.long_form}
     return parse(EvaluateConfig, tree, "--data", options.overrides)
 
 

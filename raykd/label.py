@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from raykd import storage
 from raykd.cli import Parser, run_command
 from raykd.config import Config, load_config
+from raykd.errors import UserError
 
 if TYPE_CHECKING:
     from raykd.tracking.progress import Progress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   python -m raykd.label --config configs/distil_large_v2.yaml --out labels/cs
   python -m raykd.label --config configs/distil_large_v2.yaml --cache both
+  python -m raykd.label --config configs/distil_large_v2.yaml --long-form data.source=lectures.jsonl --out labels/lectures
 
 Without --cache the teacher transcribes the training data; then `data.source: {kind: labels, path: DIR}` trains on that.
 With --cache what the teacher would say at each label token (topk), the states of its encoder (encoder), or both are kept;
@@ -32,6 +34,9 @@ def parser() -> Parser:
     )
     made.add_argument("--config", required=True, help="YAML file of the run, such as configs/quickstart.yaml")
     made.add_argument("--cache", choices=("topk", "encoder", "both"), help="keep the teacher's answers instead of transcripts")
+    made.add_argument(
+        "--long-form", action="store_true", help="transcribe recordings of any length, and cut them at the teacher's timestamps"
+    )
     made.add_argument("--out", metavar="DIR", help="folder to write, local or remote; default: a place in data.cache_dir")
     made.add_argument("--parts", action="append", default=[], metavar="FILE", help="a .py file with parts of your own")
     made.add_argument("-v", "--verbose", action="store_true", help="show Ray's own output")
@@ -46,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         UserError: a wrong argument, config, teacher or source, or a folder with other labels.
     """
     options = parser().parse_intermixed_args(list(arguments))
+    if options.cache and options.long_form:
+        raise UserError("--cache: answers are kept for single windows; label with --long-form first, then cache the utterances")
     config = load_config(options.config, options.overrides, options.parts)
     # Imported here so that --help and mistakes in the config answer at once.
     from raykd.preflight import check_run
@@ -64,7 +71,9 @@ def main(arguments: Sequence[str]) -> None:
             with_absolute_paths(with_kinds(config)), lambda teacher, resume: distil(teacher, resume, progress), progress
         )
         out = storage.absolute(options.out) if options.out else None
-        if options.cache:
+        if options.long_form:
+            _recordings(config, out, progress)
+        elif options.cache:
             _cache(config, options.cache, out, progress)
         else:
             _labels(config, out, progress)
@@ -103,6 +112,24 @@ def _labels(config: Config, out: str | None, progress: "Progress") -> None:
     for item in tables(found, rows, config.evaluation.normalizer, config.evaluation.worst_sentences):
         progress.show(item)
     progress.say(f"labels      {folder}   (in a config: data.source: {{kind: labels, path: {folder}}})")
+
+
+def _recordings(config: Config, out: str | None, progress: "Progress") -> None:
+    from raykd.labelling.recordings import label_recordings, told
+    from raykd.models.state import whole_hash
+    from raykd.models.whisper import load_whisper
+
+    if config.teacher is None:
+        raise UserError("teacher: required; give teacher.model, the Whisper that labels")
+    teacher_hash = whole_hash(load_whisper(config.teacher.model, revision=config.teacher.revision))
+    content = [config.data.model_dump(mode="json"), teacher_hash, config.evaluation.long_form.model_dump(mode="json")]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    folder = out or storage.join(config.data.cache_dir, "labels", key)
+    progress.phase("transcribing", unit="recordings")
+    found = label_recordings(config, folder, teacher_hash, gpus=_gpus(), progress=progress.update)
+    progress.done()
+    for line in told(found, folder):
+        progress.say(line)
 
 
 def _cache(config: Config, which: str, out: str | None, progress: "Progress") -> None:

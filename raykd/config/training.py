@@ -68,6 +68,27 @@ class TrainConfig(Section):
         return self
 
 
+class LongFormConfig(Section):
+    """How recordings longer than the model's window are transcribed (`--long-form` of `raykd evaluate` and `label`)."""
+
+    method: Literal["sequential", "chunked"] = "sequential"
+    """sequential: window after window, as Whisper does; chunked: overlapping chunks side by side, merged."""
+    previous_text: bool = False
+    """sequential: each window reads what was said before."""
+    retries: bool = True
+    """sequential: a window whose text repeats itself or is unlikely is decoded again at higher temperatures, up to 1."""
+    chunk_s: float = Field(30.0, gt=0)
+    """chunked: seconds of a chunk, of which a sixth overlaps at either side; at most the model's window."""
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if self.method == "chunked":
+            return f"long form, chunks of {self.chunk_s:g} s"
+        extras = ["with the text before"] * self.previous_text + ["retries at higher temperatures"] * self.retries
+        return ", ".join(["long form, sequential", *extras])
+
+
 class EvaluationConfig(Section):
     """Greedy decoding and scoring."""
 
@@ -88,6 +109,8 @@ class EvaluationConfig(Section):
     vocabulary: Annotated[str | None, Mark.PATH_IF_THERE] = None
     """File with one word a line (.txt, .txt.gz), or a folder with a words file (a masked language model's or a text corpus's):
     adds the share of hypothesis words that are not in it."""
+    long_form: LongFormConfig = LongFormConfig()
+    """Of whole recordings, on request."""
     teacher_forced: bool = False
     """Add the loss, and arg-max WER and CER with gold prefixes as some papers report them, from one more decoder pass."""
 

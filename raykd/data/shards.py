@@ -20,7 +20,7 @@ from raykd.data.corpus import SHARD_SCHEMA
 from raykd.data.format import SAMPLE_RATE, SpeechFormat
 from raykd.data.mel import log_mel
 from raykd.data.rejects import RejectedError
-from raykd.data.text import LabelEncoder
+from raykd.data.text import LabelEncoder, clean
 from raykd.errors import UserError
 
 OUTCOME_SCHEMA = pa.schema(
@@ -117,7 +117,7 @@ class ShardMaker:
             raise RejectedError(row["problem"])
         samples_S = self._samples(row)
         duration_s = len(samples_S) / SAMPLE_RATE
-        text = " ".join(unicodedata.normalize("NFC", row["text"] or "").split())
+        text = clean(row["text"])
         language = row["language"]
         if language not in self.encoder.languages:
             raise RejectedError(rejects.UNKNOWN_LANGUAGE, str(language))

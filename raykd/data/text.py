@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache
@@ -151,6 +152,11 @@ class LabelEncoder:
     @property
     def _backend(self) -> "WhisperTokenizer":
         return _load_tokenizer(self.tokenizer, self.revision)
+
+
+def clean(text: str | None) -> str:
+    """A transcript with composed characters (NFC) and single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text or "").split())
 
 
 @lru_cache(maxsize=4)
