@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raykd.config import RunConfig, dump_yaml, load_config, load_mlm_config
-from raykd.config.data import CommonVoiceSource
+from raykd.config.data import CommonVoiceSource, LabelsSource
 from raykd.config.text import TextFilesSource
 from raykd.config.yaml_text import from_yaml
 from raykd.parts.recipes.kd import KdRecipe
@@ -46,6 +46,27 @@ def test_distil_large_v2_has_the_published_numbers() -> None:
     train = config.train
     assert (train.steps, train.batch_size, train.warmup_steps, train.lr_schedule) == (80_000, 256, 500, "linear")
     assert (train.lr, train.weight_decay, train.betas, train.eps, train.clip_norm) == (1e-4, 0.0, (0.9, 0.999), 1e-8, 1.0)
+
+
+def test_kotoba_style_has_the_published_numbers() -> None:
+    config = load_config(str(CONFIGS / "kotoba_style.yaml"))
+    (source,) = config.data.source
+    assert isinstance(source, LabelsSource)
+    assert (source.filter.max_wer, config.data.max_label_tokens, config.data.pack) == (0.1, 128, None)
+    assert config.objective == KdRecipe(recipe="kd", lambda_ce=0.8, lambda_kl=1.0, temperature=2.0)
+    train = config.train
+    assert (train.epochs, train.batch_size, train.lr, train.lr_schedule, train.warmup_steps) == (8, 256, 1e-4, "constant", 500)
+
+
+def test_distil_large_v3_5_has_the_published_numbers() -> None:
+    config = load_config(str(CONFIGS / "distil_large_v3_5.yaml"))
+    (source,) = config.data.source
+    assert isinstance(source, LabelsSource)
+    assert source.filter.max_wer == 0.1
+    assert config.data.pack is not None
+    assert config.data.pack.previous_text == 0.2
+    assert [one.kind for one in config.method.inputs] == ["spec_augment"]
+    assert (config.train.epochs, config.train.batch_size, config.train.lr_schedule) == (80, 4096, "linear")
 
 
 def test_mlm_czech_has_the_published_numbers() -> None:
