@@ -50,10 +50,11 @@ ANSWERS_SCHEMA = pa.schema(
 SCHEMAS: dict[Kind, pa.Schema] = {"topk": TOPK_SCHEMA, "encoder": ENCODER_SCHEMA}
 
 
-def digest_of(utterance: Utterance) -> str:
-    """Hash of what the teacher hears and reads: mel and token ids."""
+def digest_of(utterance: Utterance, kind: Kind) -> str:
+    """Hash of what the teacher hears (mel) and, where its tokens are kept, reads (ids): encoder states serve any labels."""
     digest = hashlib.blake2b(utterance.mel.tobytes(), digest_size=12)
-    digest.update(np.asarray(utterance.tokens, np.int32).tobytes())
+    if kind == "topk":
+        digest.update(np.asarray(utterance.tokens, np.int32).tobytes())
     return digest.hexdigest()
 
 

@@ -188,7 +188,7 @@ class _Keeper:
     def __call__(self, item: Item) -> int:
         job, index, positions, view = self._job, self._index, np.asarray(item["positions"]), int(item["view"])
         rows = read_rows(job.corpus.path, index.shard_names, index.shard[positions], index.row[positions])
-        digests = [digest_of(utterance_of(row)) for row in rows]
+        utterances = [utterance_of(row) for row in rows]
         batch = job.collate.batch(rows, view).to(self._device)
         states_BSD = self._model.model.encoder(batch.mel_BMF.to(self._model.dtype)).last_hidden_state
         answers: dict[Kind, tuple[list[dict[str, bytes]], dict[str, int]]] = {}
@@ -197,6 +197,7 @@ class _Keeper:
         if "encoder" in job.kinds:
             answers["encoder"] = self._states(states_BSD)
         for kind, (values, shape) in answers.items():
+            digests = [digest_of(utterance, kind) for utterance in utterances]
             _store(storage.join(job.folder, kind), kind, batch.ids, digests, view, values, shape)
         return len(rows)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from raykd.data.batches import collate
 from raykd.data.corpus import open_corpus, read_utterances
 from raykd.data.format import SpeechFormat
 from raykd.data.labels import open_labels
+from raykd.data.pack_corpus import PACKS_FILE
 from raykd.data.prepare import prepare_corpus
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
@@ -161,8 +163,9 @@ def test_unlabelled_speech_is_labelled(folder: Path, manifest: Path, ray_local: 
 
 
 def test_a_student_learns_the_same_from_caches_as_from_its_teacher(folder: Path, teacher: Path, ray_local: None) -> None:
-    run_here("distill", folder / "config.yaml", "name=online", folder=folder)
-    said = label(folder, "--cache", "both")
+    pack = "data.pack={timestamps: 0.5, previous_text: 0.5}"
+    run_here("distill", folder / "config.yaml", "name=online", pack, folder=folder)
+    said = label(folder, "--cache", "both", pack)
     assert "topk" in said
     assert "encoder" in said
     losses = {"online": _losses(folder, "online")}
@@ -172,15 +175,38 @@ def test_a_student_learns_the_same_from_caches_as_from_its_teacher(folder: Path,
             "distill",
             folder / "config.yaml",
             f"name={name}",
+            pack,
             f"teacher={{kind: cached, model: {teacher}, dtype: float32, path: {cache}}}",
             folder=folder,
         )
         losses[name] = _losses(folder, name)
     assert len(losses["online"]) == STEPS
+    (corpus,) = (open_corpus(str(path)) for path in (folder / "cache" / "corpora").iterdir() if (path / PACKS_FILE).exists())
+    assert corpus is not None
+    packs = pq.read_table(f"{corpus.path}/{PACKS_FILE}").column("utterances").to_pylist()
+    assert len(packs) < 22 / 2
+    assert Counter(name for names in packs for name in names).keys() == {f"train-{number:03d}.flac" for number in range(22)}
+    assert any(utterance.n_prompt for utterance in read_utterances(corpus.path, corpus.index("train"), range(len(packs))))
     # The states are kept in float16.
     assert losses["encoder"] == pytest.approx(losses["online"], rel=2e-3)
     # Of the kept tokens next to nothing is missing, and float16 rounds their log-probabilities.
     assert losses["both"] == pytest.approx(losses["online"], rel=2e-2)
+
+
+def test_a_forecast_keeps_nothing_of_a_run(folder: Path, ray_local: None) -> None:
+    said = run_here("distill", folder / "config.yaml", "--check", "name=checked", "train.steps=30", folder=folder)
+    for line in (
+        r"enough   0\.\d+ h",
+        r"memory   about .* a worker \(student ",
+        r"disk     .* for checkpoints",
+        r"time     \d+:\d\d an epoch",
+    ):
+        assert re.search(line, said), line
+    assert re.search(r"measured \d\.\d+ GB of memory", said)
+    assert not list((folder / "runs").glob("checked*"))
+    assert not list((folder / "cache" / "checks").glob("checked*"))
+    with pytest.raises(UserError, match="--check looks at a run before it begins"):
+        run_here("distill", folder / "config.yaml", "--check", "--resume", folder=folder)
 
 
 def _losses(folder: Path, name: str) -> list[float]:
@@ -189,6 +215,7 @@ def _losses(folder: Path, name: str) -> list[float]:
 
 
 def _only(folder: Path, kinds: tuple[str, ...], name: str) -> Path:
+    """A copy of the cache with some of its stores."""
     (made,) = (folder / "cache" / "teacher_caches").iterdir()
     copy = folder / f"cache-{name}"
     for kind in kinds:
@@ -199,7 +226,8 @@ def _only(folder: Path, kinds: tuple[str, ...], name: str) -> Path:
 def test_a_stale_cache_is_refused_with_what_differs(
     folder: Path, teacher: Path, manifest: Path, tmp_path: Path, ray_local: None
 ) -> None:
-    cache = _only(folder, ("topk", "encoder"), "stale")
+    cache = tmp_path / "stale"
+    label(folder, "--cache", "both", "--out", str(cache))
     cached = f"teacher={{kind: cached, model: {{}}, dtype: float32, path: {cache}}}"
 
     def refused(*arguments: str, model: Path = teacher) -> str:
@@ -221,7 +249,9 @@ def test_a_stale_cache_is_refused_with_what_differs(
     more = [*_rows(manifest), {**_rows(manifest)[0], "id": "one-more"}]
     assert "1 of 23 training utterances are not in it, such as one-more" in refused(_source(tmp_path / "more.jsonl", more))
     changed = [{**row, "text": "ne" if number == 3 else row["text"]} for number, row in enumerate(_rows(manifest))]
-    assert "of 1 training utterances changed" in refused(_source(tmp_path / "changed.jsonl", changed))
+    told = refused(_source(tmp_path / "changed.jsonl", changed))
+    assert "topk: speech or labels of 1 training utterances changed" in told
+    assert "encoder: " not in told  # its states hang on the speech alone
     (cache / "topk" / next(name.name for name in (cache / "topk").glob("*.arrow"))).write_bytes(b"")
     assert "0 bytes instead of" in refused()
 

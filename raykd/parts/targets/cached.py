@@ -173,7 +173,7 @@ def _other_utterances(store: Store, corpus: Corpus) -> Iterator[str]:
     changed = []
     for start in range(0, len(there), _AT_ONCE):
         for utterance in read_utterances(corpus.path, index, there[start : start + _AT_ONCE]):
-            if known[utterance.id] != digest_of(utterance):
+            if known[utterance.id] != digest_of(utterance, store.kind):
                 changed.append(utterance.id)
     if changed:
         yield f"{store.kind}: speech or labels of {len(changed)} training utterances changed, such as {changed[0]}"
