@@ -92,8 +92,7 @@ def _labels(config: Config, out: str | None, progress: "Progress") -> None:
     assert config.teacher is not None
     data = config.data.model_dump(mode="json", exclude_defaults=True)
     settings = config.label.model_dump(mode="json", exclude={"batch_size", "workers"})
-    key = hashlib.sha256(json.dumps([ready.corpus.key, ready.teacher_hash, settings], sort_keys=True).encode()).hexdigest()[:16]
-    folder = out or storage.join(config.data.cache_dir, "labels", key)
+    folder = out or _labels_folder(config, [ready.corpus.key, ready.teacher_hash, settings])
     progress.phase("labelling", unit="utterances")
     labels = make_labels(
         folder,
@@ -115,18 +114,17 @@ def _labels(config: Config, out: str | None, progress: "Progress") -> None:
 
 
 def _recordings(config: Config, out: str | None, progress: "Progress") -> None:
-    from raykd.labelling.recordings import label_recordings, told
+    from raykd.labelling.recordings import label_recordings, recordings_plan, told
     from raykd.models.state import whole_hash
     from raykd.models.whisper import load_whisper
 
     if config.teacher is None:
         raise UserError("teacher: required; give teacher.model, the Whisper that labels")
     teacher_hash = whole_hash(load_whisper(config.teacher.model, revision=config.teacher.revision))
-    content = [config.data.model_dump(mode="json"), teacher_hash, config.evaluation.long_form.model_dump(mode="json")]
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    folder = out or storage.join(config.data.cache_dir, "labels", key)
+    plan = recordings_plan(config, teacher_hash)
+    folder = out or _labels_folder(config, plan)
     progress.phase("transcribing", unit="recordings")
-    found = label_recordings(config, folder, teacher_hash, gpus=_gpus(), progress=progress.update)
+    found = label_recordings(config, folder, plan, gpus=_gpus(), progress=progress.update)
     progress.done()
     for line in told(found, folder):
         progress.say(line)
@@ -158,6 +156,12 @@ def _cache(config: Config, which: str, out: str | None, progress: "Progress") ->
         progress.say(f"{kind:<12}{store.made['answers']} answers, {size / 1e6:.1f} MB, {size / 1e6 / hours:.1f} MB an hour")
     in_config = "teacher.kind: cached" + (f", teacher.path: {folder}" if out else "")
     progress.say(f"cache       {folder}   (in a config: {in_config})")
+
+
+def _labels_folder(config: Config, made_of: object) -> str:
+    """A place in the cache for labels that are made of this."""
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return storage.join(config.data.cache_dir, "labels", key)
 
 
 def _gpus() -> float:

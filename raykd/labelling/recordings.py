@@ -29,8 +29,18 @@ _MAX_WER, _MAX_COMPRESSION_RATIO = 0.1, 2.4
 _EMBEDDED = "a recording that is no file of its own, so that no part of it can be named"
 
 
+def recordings_plan(config: Config, teacher_hash: str) -> dict[str, Any]:
+    """All that the transcripts hang on."""
+    return {
+        "data": config.data.model_dump(mode="json", exclude={"cache_dir"}),
+        "teacher_hash": teacher_hash,
+        "long_form": config.evaluation.long_form.model_dump(mode="json"),
+        "splits": list(config.label.splits),
+    }
+
+
 def label_recordings(
-    config: Config, folder: str, teacher_hash: str, *, gpus: float, progress: Callable[[int], None]
+    config: Config, folder: str, plan: Mapping[str, Any], *, gpus: float, progress: Callable[[int], None]
 ) -> dict[str, Any]:
     """Transcribe what is not yet transcribed, write the manifest, and return `recordings.json`. Ray must be initialised.
 
@@ -39,12 +49,6 @@ def label_recordings(
     """
     assert config.teacher is not None
     teacher, settings = config.teacher, config.evaluation.long_form
-    plan = {
-        "data": config.data.model_dump(mode="json", exclude={"cache_dir"}),
-        "teacher_hash": teacher_hash,
-        "long_form": settings.model_dump(mode="json"),
-        "splits": list(config.label.splits),
-    }
     with alone(folder):
         begin(folder, plan)
         rows = [_usable(row) for part in all_parts(config.data, needs_text=False) for row in part.rows()]

@@ -27,7 +27,9 @@ from raykd.errors import UserError
 from raykd.evaluation.decode import encode, transcribe
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
 from raykd.tracking.history import read_history
+from tests.jobs import job_maker
 from tests.ray.commands import run_here, start
+from tests.training.workers import train_in_processes
 
 STEPS = 4
 
@@ -162,35 +164,49 @@ def test_unlabelled_speech_is_labelled(folder: Path, manifest: Path, ray_local: 
     assert set(corpus.splits) == {"train", "dev", "test"}
 
 
-def test_a_student_learns_the_same_from_caches_as_from_its_teacher(folder: Path, teacher: Path, ray_local: None) -> None:
-    pack = "data.pack={timestamps: 0.5, previous_text: 0.5}"
-    run_here("distill", folder / "config.yaml", "name=online", pack, folder=folder)
-    said = label(folder, "--cache", "both", pack)
+def test_a_student_learns_the_same_from_caches_as_from_its_teacher(
+    folder: Path, teacher: Path, ray_local: None, tmp_path: Path
+) -> None:
+    cache, pack = tmp_path / "cache", "data.pack={timestamps: 0.5, previous_text: 0.5}"
+    said = label(folder, "--cache", "both", "--out", str(cache), pack)
     assert "topk" in said
     assert "encoder" in said
-    losses = {"online": _losses(folder, "online")}
-    for name, kinds in {"both": ("topk", "encoder"), "encoder": ("encoder",)}.items():
-        cache = _only(folder, kinds, name)
-        run_here(
-            "distill",
-            folder / "config.yaml",
-            f"name={name}",
-            pack,
-            f"teacher={{kind: cached, model: {teacher}, dtype: float32, path: {cache}}}",
-            folder=folder,
-        )
-        losses[name] = _losses(folder, name)
-    assert len(losses["online"]) == STEPS
     (corpus,) = (open_corpus(str(path)) for path in (folder / "cache" / "corpora").iterdir() if (path / PACKS_FILE).exists())
     assert corpus is not None
     packs = pq.read_table(f"{corpus.path}/{PACKS_FILE}").column("utterances").to_pylist()
     assert len(packs) < 22 / 2
-    assert Counter(name for names in packs for name in names).keys() == {f"train-{number:03d}.flac" for number in range(22)}
+    assert sorted(name for names in packs for name in names) == [f"train-{number:03d}.flac" for number in range(22)]
     assert any(utterance.n_prompt for utterance in read_utterances(corpus.path, corpus.index("train"), range(len(packs))))
+    make_job = job_maker("unused", corpus, teacher, tmp_path)
+    encoder = tmp_path / "encoder-only"
+    shutil.copytree(cache / "encoder", encoder / "encoder")
+    cached = {"kind": "cached", "model": str(teacher), "dtype": "float32"}
+    jobs = [
+        make_job(
+            name, objective={"recipe": "kd", "temperature": 2.0}, more={"teacher": section} if section else {}, batch_size=3
+        )
+        for name, section in (
+            ("online", None),
+            ("both", {**cached, "path": str(cache)}),
+            ("states", {**cached, "path": str(encoder)}),
+        )
+    ]
+    online, both, states = (
+        [record["loss"] for record in records if record["kind"] == "train"] for records in train_in_processes(jobs, world=2)
+    )
+    assert len(online) == STEPS
     # The states are kept in float16.
-    assert losses["encoder"] == pytest.approx(losses["online"], rel=2e-3)
+    assert states == pytest.approx(online, rel=2e-3)
     # Of the kept tokens next to nothing is missing, and float16 rounds their log-probabilities.
-    assert losses["both"] == pytest.approx(losses["online"], rel=2e-2)
+    assert both == pytest.approx(online, rel=2e-2)
+
+
+def test_a_cached_teacher_trains_without_being_loaded(folder: Path, teacher: Path, ray_local: None) -> None:
+    label(folder, "--cache", "both")
+    section = f"teacher={{kind: cached, model: {teacher}, dtype: float32}}"
+    run_here("distill", folder / "config.yaml", "name=cached", section, folder=folder)
+    (run,) = (folder / "runs").glob("cached*")
+    assert len(read_history(str(run / "history.jsonl")).train) == STEPS
 
 
 def test_a_forecast_keeps_nothing_of_a_run(folder: Path, ray_local: None) -> None:
@@ -207,20 +223,6 @@ def test_a_forecast_keeps_nothing_of_a_run(folder: Path, ray_local: None) -> Non
     assert not list((folder / "cache" / "checks").glob("checked*"))
     with pytest.raises(UserError, match="--check looks at a run before it begins"):
         run_here("distill", folder / "config.yaml", "--check", "--resume", folder=folder)
-
-
-def _losses(folder: Path, name: str) -> list[float]:
-    (run,) = (folder / "runs").glob(f"{name}*")
-    return [record["loss"] for record in read_history(str(run / "history.jsonl")).train]
-
-
-def _only(folder: Path, kinds: tuple[str, ...], name: str) -> Path:
-    """A copy of the cache with some of its stores."""
-    (made,) = (folder / "cache" / "teacher_caches").iterdir()
-    copy = folder / f"cache-{name}"
-    for kind in kinds:
-        shutil.copytree(made / kind, copy / kind)
-    return copy
 
 
 def test_a_stale_cache_is_refused_with_what_differs(
