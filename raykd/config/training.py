@@ -21,7 +21,7 @@ class TrainConfig(Section):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps; give this or `epochs`."""
     batch_size: int = Field(16, ge=1)
-    """Utterances in a global batch: over all workers and accumulation steps."""
+    """Utterances in a global batch, or windows of them (`data.pack`): over all workers and accumulation steps."""
     micro_batch_size: Annotated[int | None, Mark.FREE] = Field(None, ge=1)
     """Most utterances a worker takes at once; more are accumulated. None: the worker's whole part."""
     lr: float = Field(1e-4, gt=0)

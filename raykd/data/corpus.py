@@ -124,6 +124,11 @@ class Index:
         return self._column("n_tokens")
 
     @cached_property
+    def n_utterances(self) -> NDArray[np.int32]:
+        """Utterances in each row: 1, unless rows are packs of them (`data.packs`)."""
+        return self._column("n_utterances") if "n_utterances" in self.table.column_names else np.ones(len(self), np.int32)
+
+    @cached_property
     def shard_names(self) -> list[str]:
         """Names of the shards that `shard` counts."""
         return self._shards.dictionary.to_pylist()
@@ -238,7 +243,7 @@ def _verify(path: str, summary: Any) -> None:
         raise ValueError(f"{SUMMARY_FILE} has no {', '.join(sorted(lacking))}")
     index = _parsed(path, INDEX_FILE)
     _parsed(path, REJECTS_FILE)
-    rows = summary.get("utterances", summary.get("segments"))
+    rows = summary.get("rows", summary.get("utterances", summary.get("segments")))
     if index.num_rows != rows:
         raise ValueError(f"{INDEX_FILE} has {index.num_rows} rows, and {SUMMARY_FILE} says {rows}")
     found = storage.sizes_in(path)

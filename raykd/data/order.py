@@ -23,7 +23,7 @@ class EpochOrder:
     there are utterances, but each language has its share of them: of n utterances with d draws each is drawn floor(d / n) or
     ceil(d / n) times, and those drawn once more take turns over the epochs, so that all are drawn equally often in the end.
 
-    Picklable and small: it holds one or two numbers an utterance.
+    Picklable and small: it holds a few numbers an utterance.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class EpochOrder:
         self.seed = seed
         self.batch_size = batch_size
         self._loss_tokens = index.n_tokens if loss_tokens is None else loss_tokens
+        self._utterances = index.n_utterances
         self._languages: list[Positions] = []
         self._draws: NDArray[np.int64] = np.empty(0, np.int64)
         if mix is not None:
@@ -71,6 +72,10 @@ class EpochOrder:
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         start = step_of_epoch * self.batch_size
         return self._epoch(epoch)[start : start + self.batch_size]
+
+    def global_utterances(self, step: int) -> int:
+        """Utterances of a step, over all workers: more than rows where these are packs."""
+        return int(self._utterances[self.global_batch(step)].sum())
 
     def global_tokens(self, step: int) -> int:
         """Positions with loss of a step, over all workers."""

@@ -33,7 +33,7 @@ from raykd.data.corpus import (
 )
 from raykd.data.format import SpeechFormat
 from raykd.data.packs import Pack, Room, joined, pack_id, plan_packs, reads_before
-from raykd.data.prepare import INDEX_COLUMNS, corpus_path, count_splits, make_corpus_dir, tables_of
+from raykd.data.prepare import INDEX_COLUMNS, corpus_path, make_corpus_dir, tables_of
 from raykd.data.shards import new_file
 from raykd.data.tasks import dataset_of_tasks
 from raykd.data.text import LabelEncoder
@@ -93,7 +93,7 @@ def _make(path: str, key: str, corpus: Corpus, packer: "_Packer", progress: Prog
 
 def _commit(path: str, key: str, corpus: Corpus, outcomes: pa.Table) -> Corpus:
     ordered = outcomes.sort_by([("id", "ascending")])
-    index = ordered.select(INDEX_COLUMNS)
+    index = ordered.select([*INDEX_COLUMNS, "n_utterances"])
     write_parquet(index, storage.join(path, INDEX_FILE))
     write_parquet(corpus.rejects(), storage.join(path, REJECTS_FILE))
     packs = ordered.filter(pc.equal(ordered.column("split"), PACKED_SPLIT))
@@ -103,12 +103,10 @@ def _commit(path: str, key: str, corpus: Corpus, outcomes: pa.Table) -> Corpus:
         "key": key,
         "packed": {
             "corpus": corpus.key,
-            "utterances": len(corpus.index(PACKED_SPLIT)),
             "packs": packs.num_rows,
             "mean_s": round(pc.mean(packs.column("duration_s")).as_py(), 3),
         },
-        "utterances": index.num_rows,
-        "splits": count_splits(index),
+        "rows": index.num_rows,
         "files": file_sizes(path, index),
     }
     storage.write_text(storage.join(path, SUMMARY_FILE), json.dumps(summary, indent=2, ensure_ascii=False))
@@ -126,6 +124,7 @@ _OUTCOME_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("n_frames", pa.int32()),
         ("n_tokens", pa.int32()),
+        ("n_utterances", pa.int32()),
         ("shard", pa.string()),
         ("row", pa.int32()),
         ("utterances", pa.list_(pa.string())),
@@ -189,6 +188,7 @@ class _Packer:
                             "recording": shard.index.recordings[first],
                             "start_s": shard.index.start_s[first],
                             "n_tokens": len(record["tokens"]) - 1 - record["n_prompt"],
+                            "n_utterances": len(names),
                             "shard": name,
                             "row": row,
                             "utterances": names,

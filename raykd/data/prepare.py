@@ -169,7 +169,7 @@ def commit(
         "rejected": rejected.num_rows,
         "hours": _hours(index),
         "rejects": reasons,
-        "splits": count_splits(index),
+        "splits": _count_splits(index),
         "pad_id": encoder.pad_id,
         "n_mels": speech_format.n_mels,
         "window_frames": speech_format.window_frames,
@@ -203,7 +203,7 @@ def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     return index.set_column(INDEX_COLUMNS.index("split"), "split", assigned), rejected
 
 
-def count_splits(index: pa.Table) -> dict[str, Any]:
+def _count_splits(index: pa.Table) -> dict[str, Any]:
     """Utterances and hours of each split and of each language in it."""
     splits = {}
     for split in sorted(pc.unique(index.column("split")).to_pylist()):

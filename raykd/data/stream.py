@@ -69,7 +69,7 @@ class Reading:
                 epoch=epoch,
                 micro=[self._batch(len(slot), epoch, rows) for slot in self.plan.slots(step)],
                 global_tokens=order.global_tokens(step),
-                global_utterances=len(order.global_batch(step)),
+                global_utterances=order.global_utterances(step),
             )
 
     def _batch(self, wanted: int, epoch: int, rows: Iterator[pa.RecordBatch]) -> Batch | TextBatch:

@@ -111,8 +111,8 @@ def _batch_warnings(facts: RunFacts) -> list[str]:
             f"a batch of {facts.batch_size} does not divide by {facts.workers} workers x {facts.accumulation} accumulated; "
             f"workers wait for each other; train.batch_size: {math.ceil(facts.batch_size / slots) * slots}"
         )
-    if facts.utterances < facts.batch_size:
-        found.append(f"the corpus has {facts.utterances} utterances, fewer than a batch of {facts.batch_size}")
+    if facts.windows < facts.batch_size:
+        found.append(f"the corpus has {facts.windows} {facts.row}, fewer than a batch of {facts.batch_size}")
     filled = facts.mean_s / facts.window_s
     if filled < FULL_ENOUGH:
         found.append(f"utterances fill {filled:.0%} of the {facts.window_s:g} s window, and the encoder computes all of it")
@@ -127,8 +127,9 @@ def _model_line(model: ModelFacts, trains: str) -> str:
 
 
 def _data_line(facts: RunFacts) -> str:
+    packed = f" in {facts.windows:,} windows" if facts.windows != facts.utterances else ""
     return (
-        f"{facts.utterances:,} utterances, {facts.hours:.2f} h, {facts.mean_s:.1f} s and "
+        f"{facts.utterances:,} utterances{packed}, {facts.hours:.2f} h, {facts.mean_s:.1f} s and "
         f"{facts.tokens_per_utterance:.1f} tokens each, {' '.join(facts.languages)}"
     )
 
@@ -136,7 +137,7 @@ def _data_line(facts: RunFacts) -> str:
 def _batch_line(facts: RunFacts) -> str:
     tokens = facts.batch_size * facts.tokens_per_utterance
     return (
-        f"{facts.batch_size} utterances ({facts.workers} workers x {facts.accumulation} accumulated x {facts.micro_batch}), "
+        f"{facts.batch_size} {facts.row} ({facts.workers} workers x {facts.accumulation} accumulated x {facts.micro_batch}), "
         f"about {tokens:,.0f} tokens a step"
     )
 

@@ -50,10 +50,12 @@ class RunFacts:
     steps: int
     steps_per_epoch: int
     utterances: int
+    windows: int
+    """Rows of a batch: utterances, or packs of them."""
     hours: float
     languages: tuple[str, ...]
     tokens_per_utterance: float
-    """Mean number of label positions, from the corpus index."""
+    """Mean number of label positions of a window, from the corpus index."""
     window_s: float
     copied: bool
     """Whether the student's layers are the teacher's."""
@@ -69,14 +71,19 @@ class RunFacts:
     """Bytes left where checkpoints are written; None: not known."""
 
     @property
+    def row(self) -> str:
+        """What a batch is counted in."""
+        return "utterances" if self.windows == self.utterances else "windows"
+
+    @property
     def micro_batch(self) -> int:
         """Utterances that a worker takes at once."""
         return math.ceil(self.batch_size / (self.workers * self.accumulation))
 
     @property
     def mean_s(self) -> float:
-        """Seconds of an utterance."""
-        return self.hours * 3600 / max(1, self.utterances)
+        """Seconds of speech in a window."""
+        return self.hours * 3600 / max(1, self.windows)
 
     @property
     def epochs(self) -> float:

@@ -105,12 +105,12 @@ def disk(facts: RunFacts) -> Disk:
     entry = (2 if dims.vocab_size <= 1 << 16 else 4) + 2
     position = facts.cache.k * entry + 4 * len(facts.cache.temperatures)
     state = 2 if facts.cache.states == "float16" else 1
-    utterances = facts.utterances * facts.cache.views
+    windows = facts.windows * facts.cache.views
     return Disk(
         checkpoint=checkpoint,
         run=checkpoint * (facts.keep_checkpoints + 1) + 4 * parameters.total,
-        topk=utterances * facts.tokens_per_utterance * position,
-        encoder=utterances * dims.max_source_positions * dims.d_model * state,
+        topk=windows * facts.tokens_per_utterance * position,
+        encoder=windows * dims.max_source_positions * dims.d_model * state,
     )
 
 

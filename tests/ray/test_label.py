@@ -195,6 +195,7 @@ def test_a_student_learns_the_same_from_caches_as_from_its_teacher(
         [record["loss"] for record in records if record["kind"] == "train"] for records in train_in_processes(jobs, world=2)
     )
     assert len(online) == STEPS
+    assert corpus.index("train").n_utterances.sum() == corpus.summary["splits"]["train"]["utterances"] == 22
     # The states are kept in float16.
     assert states == pytest.approx(online, rel=2e-3)
     # Of the kept tokens next to nothing is missing, and float16 rounds their log-probabilities.

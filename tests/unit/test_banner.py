@@ -61,6 +61,7 @@ RUN = RunFacts(
     steps=1000,
     steps_per_epoch=400,
     utterances=102_400,
+    windows=102_400,
     hours=500.0,
     languages=("cs", "pl"),
     tokens_per_utterance=40.0,
@@ -92,6 +93,12 @@ def test_the_banner_of_a_fast_run_has_the_numbers_and_no_warning() -> None:
     assert "WARNING" not in text
 
 
+def test_packed_utterances_are_told_apart_from_their_windows() -> None:
+    text = banner_text(replace(RUN, windows=60_000))
+    assert "102,400 utterances in 60,000 windows, 500.00 h, 30.0 s and" in text
+    assert "256 windows (4 workers" in text
+
+
 def test_parts_of_the_users_own_are_told() -> None:
     assert "parts" not in banner_text(RUN)
     assert "code of your own from focal.py, sharper.py" in banner_text(replace(RUN, parts=("focal.py", "sharper.py")))
@@ -114,7 +121,7 @@ def test_a_run_without_teacher_has_no_teacher_line() -> None:
         ({"workers": 2}, "2 of 4 GPUs have no training worker"),
         ({"zero_stage": 3}, "train.zero_stage: 1"),
         ({"batch_size": 250}, "train.batch_size: 256"),
-        ({"utterances": 200, "hours": 1.0, "copied": False}, "200 utterances, fewer than a batch of 256"),
+        ({"utterances": 200, "windows": 200, "hours": 1.0, "copied": False}, "200 utterances, fewer than a batch of 256"),
         ({"hours": 50.0, "copied": False}, "utterances fill 6% of the 30 s window"),
         ({"workers": 1, "cluster_gpus": 1, "teacher_sharded": True}, "teacher.sharded with one worker"),
     ],

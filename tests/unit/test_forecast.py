@@ -53,7 +53,7 @@ def test_a_cached_teacher_takes_no_memory_and_a_sharded_one_its_share() -> None:
 
 def test_disk_of_caches_is_exact() -> None:
     cache = CacheConfig(k=10, temperatures=(1.0,), views=2, states="int8")
-    needs = disk(changed(cache=cache, utterances=3))
+    needs = disk(changed(cache=cache, windows=3))
     assert needs.topk == 2 * 3 * RUN.tokens_per_utterance * (10 * 4 + 4)
     assert needs.encoder == 2 * 3 * 1500 * 1280
     assert needs.checkpoint == STUDENT.parameters.trainable * 12

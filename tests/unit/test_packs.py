@@ -157,6 +157,7 @@ def test_a_packed_corpus_is_that_of_its_packs(tmp_path: Path, tiny_whisper_dir: 
     for number, got in enumerate(read_utterances(packer.path, table, range(len(outcomes)))):
         assert (got.id, got.text, got.duration_s) == tuple(outcomes[number][key] for key in ("id", "text", "duration_s"))
         assert len(got.tokens) - 1 - got.n_prompt == outcomes[number]["n_tokens"]
+        assert outcomes[number]["n_utterances"] == len(outcomes[number]["utterances"])
         if outcomes[number]["split"] != "train":
             continue
         positions = [at[name] for name in outcomes[number]["utterances"]]
