@@ -74,11 +74,8 @@ def forecast(config: Config, progress: Progress) -> str:
     resources = plan_resources(config.cluster)
     wanted = storage.absolute(storage.join(config.output_dir, config.name))
     update = {"output_dir": storage.join(config.data.cache_dir, "checks"), "tracking": TrackingConfig(mlflow=False)}
-    with opened_run(config.model_copy(update=update), False, resources.nodes, progress) as (config, run):
-        try:
-            return _ready(config, run, resources, progress)[1].forecast(wanted)
-        finally:
-            storage.delete_dir(run.path)
+    with opened_run(config.model_copy(update=update), False, resources.nodes, progress, kept=False) as (config, run):
+        return _ready(config, run, resources, progress)[1].forecast(wanted)
 
 
 def _ready(config: Config, run: RunFolder, resources: Resources, progress: Progress) -> tuple[TrainingRun, "_Distillation"]:

@@ -184,11 +184,14 @@ class TrainingRun:
 
 
 @contextmanager
-def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) -> Iterator[tuple[ConfigT, RunFolder]]:
+def opened_run(
+    config: ConfigT, resume: bool, nodes: int, progress: Progress, *, kept: bool = True
+) -> Iterator[tuple[ConfigT, RunFolder]]:
     """A new run folder, or with `resume` the newest unfinished one of its name, and the config with absolute paths and
     the kinds of all sources.
 
-    A new folder goes away again when a mistake of the user's ends the run before anything was recorded in it.
+    A new folder goes away again when a mistake of the user's ends the run before anything was recorded in it, and always where
+    it is not to be `kept`.
 
     Raises:
         UserError: a source is not there, the folder cannot be written or not be seen by all nodes, or the run to resume is not
@@ -206,7 +209,7 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
         )
     config = with_absolute_paths(with_kinds(config))
     run = _resumable(config) if resume else RunFolder.create(config)
-    spoilt = False
+    spoilt = not kept
     try:
         with leased(run.path, _in_use(run)):
             if resume:
@@ -220,7 +223,7 @@ def opened_run(config: ConfigT, resume: bool, nodes: int, progress: Progress) ->
             try:
                 yield config, run
             except UserError:
-                spoilt = not resume and not run.has("history.jsonl")
+                spoilt |= not resume and not run.has("history.jsonl")
                 raise
     finally:
         if spoilt:  # now that no heartbeat makes the folder anew

@@ -45,6 +45,7 @@ def connect(verbose: bool = False) -> None:
     address = os.environ.get("RAY_ADDRESS")
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to the terminal, past logging
         warnings.filterwarnings("ignore", module=r"ray\..*")
         for name in ("ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
