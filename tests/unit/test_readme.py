@@ -37,7 +37,7 @@ PAGES = {
     for path in sorted(ROOT.glob(folder))
 }
 QUICKSTART = "pip install -c constraints.txt -e . && python -m raykd.distill --config configs/quickstart.yaml"
-TESTS = "pip install -c constraints.txt -e '.[test]' && pytest -n 2 --dist loadfile"
+TESTS = "pip install -c constraints.txt -e '.[test]' && pytest"
 SMALLEST = {"data": {"source": "demo"}, "teacher": {"model": "t"}, "train": {"steps": 1}}
 LONGEST = 180
 LONGEST_METHOD = 60
