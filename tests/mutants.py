@@ -52,7 +52,12 @@ MUTANTS = (
         "student: LogProbs, target: LogProbs, into_NV",
         "target: LogProbs, student: LogProbs, into_NV",
     ),
-    Mutant("labels not shifted", "raykd/data/batches.py", "utterance.tokens[1:]", "utterance.tokens[:-1]"),
+    Mutant(
+        "labels not shifted",
+        "raykd/data/batches.py",
+        "utterance.tokens[utterance.n_prompt + 1 :]",
+        "utterance.tokens[utterance.n_prompt : -1]",
+    ),
     Mutant(
         "teacher reads the labels instead of the decoder input",
         "raykd/parts/targets/whisper.py",

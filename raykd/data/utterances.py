@@ -129,7 +129,7 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
     own_id = _as_text(_first(fields, origin.id_columns))
     file = relative_to(origin.root, path) if path else None
     span = "" if start_s is None or duration_s is None else f":{start_s:.2f}-{start_s + duration_s:.2f}"
-    recording = _as_text(_first(fields, RECORDING_COLUMNS)) or (file if span or not file else file.rpartition("/")[0])
+    recording = _as_text(_first(fields, RECORDING_COLUMNS)) or (file if span or not file else file.rpartition("/")[0] or ".")
     return {
         "id": origin.prefix + (own_id or (file + span if file else position)),
         "audio": audio,

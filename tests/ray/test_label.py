@@ -167,7 +167,7 @@ def test_unlabelled_speech_is_labelled(folder: Path, manifest: Path, ray_local: 
 def test_a_student_learns_the_same_from_caches_as_from_its_teacher(
     folder: Path, teacher: Path, ray_local: None, tmp_path: Path
 ) -> None:
-    cache, pack = tmp_path / "cache", "data.pack={timestamps: 0.5, previous_text: 0.5}"
+    cache, pack = tmp_path / "cache", "data.pack={timestamps: 0.5, previous_text: 1.0}"
     said = label(folder, "--cache", "both", "--out", str(cache), pack)
     assert "topk" in said
     assert "encoder" in said

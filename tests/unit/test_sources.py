@@ -143,6 +143,7 @@ def test_what_belongs_together_is_a_recording_or_a_speaker_or_a_folder(tmp_path:
         write_jsonl(
             tmp_path / "m.jsonl",
             [
+                good | {"audio": "a.wav"},
                 good | {"audio": "7/a.wav"},
                 good | {"audio": "7/a.wav", "start": 1, "end": 2},
                 good | {"audio": "7/a.wav", "speaker": 12},
@@ -150,7 +151,7 @@ def test_what_belongs_together_is_a_recording_or_a_speaker_or_a_folder(tmp_path:
             ],
         )
     )
-    assert [row["recording"] for row in rows] == ["7", "7/a.wav", "12", "r1"]
+    assert [row["recording"] for row in rows] == [".", "7", "7/a.wav", "12", "r1"]
 
 
 def test_bad_rows_keep_their_place_with_a_reason(tmp_path: Path) -> None:
