@@ -34,9 +34,9 @@ class Room:
 
     frames: int
     tokens: int
-    """Of the label sequence, without prompt."""
+    """Of the whole sequence; a prompt takes what the labels leave."""
     prompt: int
-    """Of what was said before, with the token that begins it."""
+    """Of what was said before at most, with the token that begins it."""
 
 
 @dataclass
