@@ -125,7 +125,7 @@ def measured_forecast(
             "time",
             f"{duration(epoch_s)} an epoch, {duration(whole_s)} for all steps, without evaluation (of {len(steps)} measured)",
         ),
-        ("measured", f"{steps[-1]['memory_gb']:.3g} GB of memory at most on one worker"),
+        ("measured", f"{steps[-1]['memory_gb']:.2f} GB of memory at most on one worker"),
     ]
     banner = banner_text(facts(started[0]))
     return "\n".join([banner, *(f"  {subject:<9}{text}" for subject, text in rows)])
