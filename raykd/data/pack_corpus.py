@@ -34,7 +34,7 @@ from raykd.data.corpus import (
 from raykd.data.format import SpeechFormat
 from raykd.data.packs import Pack, Room, joined, pack_id, plan_packs, reads_before
 from raykd.data.prepare import INDEX_COLUMNS, corpus_path, make_corpus_dir, tables_of
-from raykd.data.shards import new_file
+from raykd.data.shards import INDEX_FIELDS, new_file
 from raykd.data.tasks import dataset_of_tasks
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
@@ -114,22 +114,7 @@ def _commit(path: str, key: str, corpus: Corpus, outcomes: pa.Table) -> Corpus:
 
 
 _OUTCOME_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("language", pa.string()),
-        ("text", pa.string()),
-        ("split", pa.string()),
-        ("recording", pa.string()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("n_frames", pa.int32()),
-        ("n_tokens", pa.int32()),
-        ("n_utterances", pa.int32()),
-        ("shard", pa.string()),
-        ("row", pa.int32()),
-        ("utterances", pa.list_(pa.string())),
-        ("failure", pa.string()),
-    ]
+    [*INDEX_FIELDS, ("n_utterances", pa.int32()), ("utterances", pa.list_(pa.string())), ("failure", pa.string())]
 )
 """The index row of a pack or of a copied utterance. A `failure` ends the packing."""
 

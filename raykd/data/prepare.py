@@ -17,7 +17,7 @@ from raykd.data.context import ray_data_settings
 from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, file_sizes, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
 from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, check_rejects, count_reasons
-from raykd.data.shards import OUTCOME_SCHEMA, ShardMaker
+from raykd.data.shards import INDEX_FIELDS, OUTCOME_SCHEMA, ShardMaker
 from raykd.data.sources import all_parts
 from raykd.data.sources.dataset import dataset_of
 from raykd.data.sources.part import Part
@@ -39,19 +39,7 @@ _KEY_FIELDS = {
     "min_characters",
     "max_label_tokens",
 }
-INDEX_COLUMNS = [
-    "id",
-    "language",
-    "text",
-    "split",
-    "recording",
-    "start_s",
-    "duration_s",
-    "n_frames",
-    "n_tokens",
-    "shard",
-    "row",
-]
+INDEX_COLUMNS = [name for name, _ in INDEX_FIELDS]
 _PACKAGES = ("raykd", "numpy", "pyarrow", "ray", "soundfile", "soxr", "transformers")
 
 Progress = Callable[[int, int], None]

@@ -23,19 +23,23 @@ from raykd.data.rejects import RejectedError
 from raykd.data.text import LabelEncoder, clean
 from raykd.errors import UserError
 
+INDEX_FIELDS = (
+    ("id", pa.string()),
+    ("language", pa.string()),
+    ("text", pa.string()),
+    ("split", pa.string()),
+    ("recording", pa.string()),
+    ("start_s", pa.float64()),
+    ("duration_s", pa.float64()),
+    ("n_frames", pa.int32()),
+    ("n_tokens", pa.int32()),
+    ("shard", pa.string()),
+    ("row", pa.int32()),
+)
+"""Columns of the index of a corpus of speech."""
 OUTCOME_SCHEMA = pa.schema(
     [
-        ("id", pa.string()),
-        ("language", pa.string()),
-        ("text", pa.string()),
-        ("split", pa.string()),
-        ("recording", pa.string()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("n_frames", pa.int32()),
-        ("n_tokens", pa.int32()),
-        ("shard", pa.string()),
-        ("row", pa.int32()),
+        *INDEX_FIELDS,
         ("path", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),

@@ -13,6 +13,8 @@ from typing import Any
 
 from raykd import storage
 from raykd.config import Config
+from raykd.config.data import LabelFilter
+from raykd.data.labels import why_dropped
 from raykd.data.sources import all_parts
 from raykd.data.text import clean
 from raykd.errors import UserError
@@ -24,8 +26,6 @@ from raykd.labelling.transcripts import compression_ratio
 
 SEGMENTS_FILE = "segments.jsonl"
 RECORDINGS_FILE = "recordings.json"
-_MAX_WER, _MAX_COMPRESSION_RATIO = 0.1, 2.4
-"""As `config.data.LabelFilter` has them."""
 _EMBEDDED = "a recording that is no file of its own, so that no part of it can be named"
 
 
@@ -158,13 +158,11 @@ def _utterances(piece: Mapping[str, Any], wer: float | None) -> Iterator[tuple[d
 
 
 def _why_dropped(row: Mapping[str, Any], wer: float | None) -> str | None:
-    """A recording's error rate stands for its utterances'; without one they must not repeat themselves (`data.labels`)."""
+    """As `data.labels` has it. A recording's error rate stands for its utterances'; how sure the teacher was is not known."""
     if row["end"] <= row["start"]:
         return "ends before it begins"
-    if wer is not None:
-        return f"WER of the recording over {_MAX_WER:g}" if wer > _MAX_WER else None
-    repeats = compression_ratio(row["text"]) > _MAX_COMPRESSION_RATIO
-    return f"repeats itself (compression ratio over {_MAX_COMPRESSION_RATIO:g})" if repeats else None
+    known = {"text": row["text"], "wer": wer, "compression_ratio": compression_ratio(row["text"])}
+    return why_dropped(known, LabelFilter(min_avg_log_prob=None))
 
 
 def told(found: Mapping[str, Any], folder: str) -> Iterable[str]:
