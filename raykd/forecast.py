@@ -120,12 +120,13 @@ def measured_forecast(
     progress.done()
     epoch_s = epoch_seconds([record["seconds"] for record in steps], plan.steps_per_epoch)
     whole_s = epoch_s * plan.steps / plan.steps_per_epoch
+    libraries = ", Python and libraries included" if started[0]["device"] == "CPU" else ""
     rows = [
         (
             "time",
             f"{duration(epoch_s)} an epoch, {duration(whole_s)} for all steps, without evaluation (of {len(steps)} measured)",
         ),
-        ("measured", f"{steps[-1]['memory_gb']:.2f} GB of memory at most on one worker"),
+        ("measured", f"{steps[-1]['memory_gb']:.2f} GB of memory at most on one worker{libraries}"),
     ]
     banner = banner_text(facts(started[0]))
     return "\n".join([banner, *(f"  {subject:<9}{text}" for subject, text in rows)])
