@@ -22,6 +22,11 @@ from raykd.training.objective import ActiveTerm, objective
 NOW = Clock(step=0, steps=1)
 
 
+def nobody(name: str) -> Tensor:
+    """For a chunk whose terms do not ask what anybody thinks of the labels."""
+    raise AssertionError(name)
+
+
 def labelled(labels_BU: Tensor, sampled_B: Tensor | None = None) -> Batch:
     """A batch with nothing but labels; -100 where there is none."""
     labels_BU = labels_BU if labels_BU.dim() == 2 else labels_BU[None]

@@ -21,6 +21,8 @@ class ScheduleConfig(Section):
     """When the change begins."""
     until: float = Field(1.0, gt=0)
     """When it has ended."""
+    after: float | None = Field(None, ge=0)
+    """Value from `until` on, where that is another one than `end`: 0 lets go of what `end` had nearly let go of."""
     by: Literal["progress", "step"] = "progress"
     """Unit of `begin` and `until`: share of training done (0 to 1) or optimiser steps."""
 
@@ -32,6 +34,8 @@ class ScheduleConfig(Section):
             raise ValueError("`until` must be greater than `begin`")
         if self.kind == "exponential" and (self.start <= 0 or (self.end or 0) <= 0):
             raise ValueError("an exponential schedule needs `start` and `end` above 0")
+        if self.after is not None and self.kind in {"constant", "step"}:
+            raise ValueError(f"a {self.kind} schedule has no `after`")
         if self.by == "progress" and max(self.begin, self.until) > 1:
             raise ValueError("by progress, `begin` and `until` lie between 0 and 1; for steps say by: step")
         if self.by == "step" and self.kind in {"linear", "cosine", "exponential"} and "until" not in self.model_fields_set:
@@ -41,7 +45,7 @@ class ScheduleConfig(Section):
     @property
     def lowest(self) -> float:
         """The smallest value over training."""
-        return self.start if self.end is None else min(self.start, self.end)
+        return min(value for value in (self.start, self.end, self.after) if value is not None)
 
 
 def _never_negative(schedule: ScheduleConfig) -> ScheduleConfig:
@@ -64,7 +68,7 @@ def value_at(schedule: float | ScheduleConfig, step: int, total_steps: int) -> f
     """The value of a schedule before optimiser step `step` (0 is the first, `total_steps` is after the last).
 
     `linear`, `cosine` and `exponential` hold `start` up to `begin`, then move to `end`, which they hold from `until` on, both
-    ends exactly. `exponential` is geometric: equal steps change the value by equal factors. `cosine` is half a cosine wave
+    ends exactly (from `until` on `after`, where it is given). `exponential` is geometric: equal steps change the value by equal factors. `cosine` is half a cosine wave
     (Loshchilov and Hutter 2017, Eq. 5, without restarts). `step` jumps from `start` to `end` at `begin`.
     """
     if not isinstance(schedule, ScheduleConfig):
@@ -75,7 +79,7 @@ def value_at(schedule: float | ScheduleConfig, step: int, total_steps: int) -> f
     if schedule.kind == "constant" or now < schedule.begin:
         return start
     if schedule.kind == "step" or now >= schedule.until:
-        return end
+        return end if schedule.after is None else schedule.after
     way = (now - schedule.begin) / (schedule.until - schedule.begin)
     if way == 0:
         return start
@@ -90,7 +94,8 @@ def stays_zero(schedule: float | ScheduleConfig, step: int, total_steps: int) ->
     """Whether the value is 0 at `step` and at every step after it."""
     if not isinstance(schedule, ScheduleConfig):
         return schedule == 0
-    if schedule.kind == "constant" or schedule.start == schedule.end:
+    after = schedule.end if schedule.after is None else schedule.after
+    if schedule.kind == "constant" or schedule.start == schedule.end == after:
         return schedule.start == 0
     now = step / max(total_steps, 1) if schedule.by == "progress" else float(step)
-    return schedule.end == 0 and now >= (schedule.begin if schedule.kind == "step" else schedule.until)
+    return after == 0 and now >= (schedule.begin if schedule.kind == "step" else schedule.until)

@@ -59,9 +59,13 @@ class LiveMethod:
         )
 
     def active(self, clock: Clock) -> list[ActiveTerm]:
-        """The terms that count at a step, in order. One whose weight is 0 is not computed and has no metric."""
+        """The terms that are computed at a step, in order. One whose weight is 0 is not and has no metric."""
         weighed = [(term, clock.at(term.weight)) for term in self._method.terms]
-        return [ActiveTerm(term, weight, live=self._live.get(f"terms.{term.name}")) for term, weight in weighed if weight != 0]
+        return [
+            ActiveTerm(term, 0.0 if term.only_measured else weight, live=self._live.get(f"terms.{term.name}"))
+            for term, weight in weighed
+            if weight != 0
+        ]
 
     def prepared(self, batch: Any, terms: Sequence[ActiveTerm], clock: Clock, gradient: Gradient) -> Any:
         """The micro-batch as student and targets get it: with its context, then its inputs."""

@@ -9,7 +9,7 @@ and each chunk at once adds its part to the gradients of the hidden states and o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from raykd.parts.clock import Clock
-from raykd.parts.distribution import TokenDistribution
+from raykd.parts.distribution import HeadDistribution, TokenDistribution
 from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live
-from raykd.parts.terms.term import Chunk, ClosedForm, OutputTerm, Term, TokenTerm
+from raykd.parts.terms.term import STUDENT, Chunk, ClosedForm, OutputTerm, Term, TokenTerm
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,15 @@ def _over_tokens(
     chunk_tokens: int | None,
 ) -> tuple[Tensor, Tensor]:
     device = hidden_ND.device
+    compute_dtype = _product_dtype(weight_VD)
     work = _Work(
         batch=batch,
         labels_N=labels_N,
+        student=HeadDistribution(hidden_ND.detach(), weight_VD.detach().to(compute_dtype)),
         targets={name: said.distribution for name, said in targets.items() if said.distribution is not None},
         terms=terms,
         clock=clock,
         chunk_tokens=chunk_tokens or default_chunk_tokens(hidden_ND.shape[1], device),
-        compute_dtype=_product_dtype(weight_VD),
         wants_gradients=torch.is_grad_enabled(),
     )
     with torch.autocast(device.type, enabled=False):
@@ -164,24 +165,35 @@ class _Work:
 
     batch: Any
     labels_N: Tensor
+    student: HeadDistribution
+    """Its weight is in the type that products are taken in."""
     targets: Mapping[str, TokenDistribution]
     terms: Sequence[ActiveTerm]
     clock: Clock
     chunk_tokens: int
-    compute_dtype: torch.dtype
     wants_gradients: bool
+    memo: dict[str, Tensor] = field(default_factory=dict)
 
     def chunks(self) -> Iterator[slice]:
         tokens = len(self.labels_N)
         for start in range(0, tokens, self.chunk_tokens):
             yield slice(start, min(start + self.chunk_tokens, tokens))
 
+    def of_labels(self, name: str) -> Tensor:
+        """See `Chunk.of_labels`. A pass of its own over all tokens, the first time that a term asks."""
+        if name not in self.memo:
+            said = self.student if name == STUDENT else self.targets[name]
+            labels_N1 = self.labels_N[:, None]
+            parts = [said.log_probs(tokens, 1.0).gather(1, labels_N1[tokens]).squeeze(1) for tokens in self.chunks()]
+            self.memo[name] = torch.cat(parts)
+        return self.memo[name]
+
     def evaluate(self, logits_NV: Tensor, tokens: slice, wants_gradient: bool) -> tuple[list[Tensor], Tensor | None]:
         """Each term's sum over a chunk, and the gradient of their weighted sum with respect to the chunk's logits.
 
         Terms in closed form share one softmax for each side and temperature, and the logits' own memory becomes the gradient's.
         """
-        chunk = Chunk(logits_NV, tokens, self.batch, self.labels_N, self.targets, self.clock)
+        chunk = Chunk(logits_NV, tokens, self.batch, self.labels_N, self.targets, self.clock, self.of_labels)
         by_autograd = {
             active.name: _by_autograd(active, chunk, logits_NV, wants_gradient) for active in self._without_gradient()
         }
@@ -254,13 +266,14 @@ class _ChunkedTerms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, work: _Work) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = (work.wants_gradients and wanted for wanted in ctx.needs_input_grad[:2])
-        wide = torch.float64 if work.compute_dtype == torch.float64 else torch.float32
-        weight_compute_VD = weight_VD.to(work.compute_dtype)
+        weight_compute_VD = work.student.weight_VD
+        compute_dtype = weight_compute_VD.dtype
+        wide = torch.float64 if compute_dtype == torch.float64 else torch.float32
         term_sums_K = torch.zeros(len(work.terms), dtype=torch.float64, device=hidden_ND.device)
         grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if wants_weight else None
         for tokens in work.chunks():
-            chunk_ND = hidden_ND[tokens].to(work.compute_dtype)
+            chunk_ND = hidden_ND[tokens].to(compute_dtype)
             logits_NV = (chunk_ND @ weight_compute_VD.T).to(wide)
             sums, gradient_NV = work.evaluate(logits_NV, tokens, wants_hidden or wants_weight)
             if sums:

@@ -34,12 +34,17 @@ class Method:
     more: dict[str, Any] = field(default_factory=dict)
 
 
+ASKD = {
+    **{"recipe": "askd", "decay": "linear", "rise": "linear", "trust": "sentence", "kappa": 2.0},
+    "self_teacher": {"kind": "ema", "decay": 0.6},
+}
 EMA = {"terms": [{"kind": "ce"}, {"kind": "kl", "target": "self", "weight": 0.5}]}
 METHODS = {
     "kd": Method({"recipe": "kd"}, plain.kd),
     "mlm_kd": Method({"recipe": "mlm_kd", "lambda_lm": 0.3}, plain.mlm_kd, {"mlm": True}),
     "ema": Method({**EMA, "targets": {"self": {"kind": "self", "update": {"kind": "ema", "decay": 0.6}}}}, plain.with_ema),
     "dr_kd": Method({"recipe": "dr_kd", "alpha": 0.8, "temperature": 3.0}, plain.dr_kd),
+    "askd": Method(ASKD, plain.askd),
     "akd": Method({"recipe": "akd", "epsilon": 0.05}, plain.akd),
 }
 Case = tuple[str, dict[str, Any]]
@@ -130,7 +135,7 @@ def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[P
         clip=train.clip_norm,
         weight_decay=0.1,
         mlm=load_masked_lm(str(mlm_dir)).double().eval() if name == "mlm_kd" else None,
-        ema=0.6 if name == "ema" else None,
+        ema=0.6 if name in {"ema", "askd"} else None,
     )
     return loop, loop.train(whole)
 

@@ -14,7 +14,7 @@ from raykd.parts.terms.js import Js
 from raykd.parts.terms.kl import Kl
 from raykd.parts.terms.reverse_kl import ReverseKl
 from raykd.parts.terms.term import Chunk, ClosedForm
-from tests.terms import NOW, labelled
+from tests.terms import NOW, labelled, nobody
 
 N, V = 9, 13
 Divergence = Callable[..., Tensor]
@@ -49,7 +49,7 @@ def ours(
     """values_N of the term where these are the logits of student and target."""
     labels_N = torch.zeros(len(student_NV), dtype=torch.int64) if labels_N is None else labels_N
     targets = {"teacher": LogitsDistribution(target_NV)}
-    chunk = Chunk(student_NV, slice(0, len(student_NV)), labelled(labels_N), labels_N, targets, NOW)
+    chunk = Chunk(student_NV, slice(0, len(student_NV)), labelled(labels_N), labels_N, targets, NOW, nobody)
     return term.values_and_gradient(chunk, into_NV, scale)
 
 

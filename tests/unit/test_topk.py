@@ -13,7 +13,7 @@ from raykd.parts.terms.js import Js
 from raykd.parts.terms.kl import Kl
 from raykd.parts.terms.reverse_kl import ReverseKl
 from raykd.parts.terms.term import Chunk, Divergence
-from tests.terms import NOW, labelled
+from tests.terms import NOW, labelled, nobody
 from tests.unit.test_terms import explicit_js, explicit_kl
 
 N, V, K, D = 11, 40, 5, 8
@@ -43,7 +43,7 @@ def in_events(log_NV: Tensor, tokens_NK: Tensor) -> Tensor:
 
 def value_and_gradient(term: Divergence, student_NV: Tensor, target: object, scale: float) -> tuple[Tensor, Tensor]:
     labels_N = torch.zeros(N, dtype=torch.int64)
-    chunk = Chunk(student_NV, slice(0, N), labelled(labels_N), labels_N, {"teacher": target}, NOW)  # type: ignore[dict-item]
+    chunk = Chunk(student_NV, slice(0, N), labelled(labels_N), labels_N, {"teacher": target}, NOW, nobody)  # type: ignore[dict-item]
     into_NV = torch.zeros_like(student_NV)
     return term.values_and_gradient(chunk, into_NV, scale), into_NV
 

@@ -139,12 +139,12 @@ def _other_method(store: Store, ready: Ready) -> Iterator[str]:
     if missing:
         yield f"the objective wants the teacher's {', '.join(missing).replace('_', ' ')}, which are not kept with its tokens"
     for term in taught:
-        temperature = getattr(term, "target_temperature", 1.0)
-        if isinstance(temperature, ScheduleConfig):
-            yield f"{term.name} changes the teacher's temperature over training, and a cache knows a few temperatures only"
-        elif temperature not in store.made["temperatures"]:
-            known = ", ".join(f"{one:g}" for one in store.made["temperatures"])
-            yield f"{term.name} has the teacher at temperature {temperature:g}, and the cache at {known}"
+        for temperature in term.target_temperatures():
+            if isinstance(temperature, ScheduleConfig):
+                yield f"{term.name} changes the teacher's temperature over training, and a cache knows a few temperatures only"
+            elif temperature not in store.made["temperatures"]:
+                known = ", ".join(f"{one:g}" for one in store.made["temperatures"])
+                yield f"{term.name} has the teacher at temperature {temperature:g}, and the cache at {known}"
 
 
 def _other_teacher(store: Store, ready: Ready) -> Iterator[str]:

@@ -23,6 +23,8 @@ from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live, Part, Room
 
 TERMS_ROOM = Room("terms")
+STUDENT = ""
+"""Stands for the student among the names of targets."""
 
 
 class Term(Part):
@@ -31,6 +33,9 @@ class Term(Part):
     room: ClassVar = TERMS_ROOM
     needs: ClassVar[frozenset[str]] = frozenset()
     """Outputs beside the distribution that the student and the targets must give: `hidden_states`, or what a student names."""
+
+    only_measured: ClassVar[bool] = False
+    """Whether it is a metric and no part of the loss, wherever its weight is above 0."""
 
     kind: str
     name: str | None = None
@@ -50,6 +55,10 @@ class Term(Part):
     def targets(self) -> tuple[str, ...]:
         """Names of the targets that it is measured against."""
         return ()
+
+    def target_temperatures(self) -> tuple[float | ScheduleConfig, ...]:
+        """At which it asks for its targets' distributions."""
+        return (1.0,) if self.targets() else ()
 
     def count(self, batch: Any) -> float:
         """What the sum over a micro-batch is divided by, in part: the global count is the sum over all micro-batches."""
@@ -117,6 +126,10 @@ class Divergence(ClosedForm):
         """The target."""
         return (self.target,)
 
+    def target_temperatures(self) -> tuple[float | ScheduleConfig, ...]:
+        """The target's."""
+        return (self.target_temperature,)
+
     def between(self, student: "LogProbs", target: "LogProbs", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
         """values_N of two distributions over the same events; adds to `into_NV` as `values_and_gradient` does."""
         raise NotImplementedError
@@ -154,6 +167,7 @@ class Chunk:
         labels_N: Tensor,
         targets: Mapping[str, TokenDistribution],
         clock: Clock,
+        of_labels: Callable[[str], Tensor],
     ) -> None:
         self.tokens, self.batch, self.clock = tokens, batch, clock
         self.labels_N = labels_N[tokens]
@@ -162,6 +176,9 @@ class Chunk:
         """Of the student's logits: float32, or float64 where its weights are."""
         self.live: Live | None = None
         """What the term's `build` gave."""
+        self.of_labels = of_labels
+        """log_N of the label's probability at every valid token of the micro-batch, not of the chunk alone, at temperature 1:
+        a target's, by its name, or the student's, by `STUDENT`. A constant."""
         self._logits_NV: Tensor | None = logits_NV
         self._targets = targets
         self._memo: dict[tuple[str, float], LogProbs] = {}
@@ -172,7 +189,7 @@ class Chunk:
 
     def student(self, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
         """The student's distribution at a temperature."""
-        return self._remembered("", self.at(temperature))
+        return self._remembered(STUDENT, self.at(temperature))
 
     def target(self, name: str, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
         """A target's distribution at a temperature; a constant. Name the target in `targets` of the term."""
@@ -188,7 +205,7 @@ class Chunk:
         other = Chunk.__new__(Chunk)
         other.__dict__.update(self.__dict__)
         other._logits_NV = logits_NV
-        other._memo = {key: value for key, value in self._memo.items() if key[0]}
+        other._memo = {key: value for key, value in self._memo.items() if key[0] != STUDENT}
         return other
 
     def give_up_logits(self) -> Tensor:
@@ -200,7 +217,7 @@ class Chunk:
     def _remembered(self, name: str, temperature: float) -> LogProbs:
         key = (name, temperature)
         if key not in self._memo:
-            if name:
+            if name != STUDENT:
                 log_NV = self._targets[name].log_probs(self.tokens, temperature)
             else:
                 assert self._logits_NV is not None
