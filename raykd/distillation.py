@@ -127,7 +127,7 @@ def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
     teacher = config.teacher.model if config.teacher else None
     revision = config.teacher.revision if config.teacher else None
     teacher_model = load_whisper(teacher, torch.float32, revision) if teacher else None
-    student = config.student.make(teacher_model, config.seed)
+    student = config.student.made(teacher_model, config.seed)
     config.student.freeze(student)
     if not storage.exists(storage.join(run.student_init_dir, "config.json")):
         save_whisper(student, config.student.processor(teacher, revision), run.student_init_dir)

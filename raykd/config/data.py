@@ -198,6 +198,8 @@ class DataConfig(Section):
     max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)
     """Stop when a larger share of the rows cannot be used."""
     mix: Mix | None = None
+    by_length: bool | None = None
+    """Utterances of like length in a batch (sorted within 16 batches); None: where the student's window is the clip."""
     pack: PackConfig | None = None
     """Put training utterances together to whole windows, as Whisper's own training hears them; None: each is alone."""
     cache_dir: Annotated[str, Mark.PATH, Mark.FREE] = "cache"

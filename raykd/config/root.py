@@ -128,10 +128,11 @@ class Config(RunConfig):
 
     @property
     def method(self) -> Method:
-        """All parts of the objective, its terms named, with the teacher among its targets and the config's own inputs."""
+        """All parts of the objective, its terms named, with the teacher among its targets and all inputs."""
         made = self.objective.method()
         targets = {**({TEACHER: self.teacher} if self.teacher else {}), **made.targets}
-        return Method(named(made.terms), targets, made.context, (*self.inputs, *made.inputs), made.updates)
+        inputs = (*self.inputs, *made.inputs, *self.student.inputs)
+        return Method(named(made.terms), targets, made.context, inputs, made.updates)
 
 
 class MlmRunConfig(RunConfig):

@@ -68,8 +68,9 @@ def value_at(schedule: float | ScheduleConfig, step: int, total_steps: int) -> f
     """The value of a schedule before optimiser step `step` (0 is the first, `total_steps` is after the last).
 
     `linear`, `cosine` and `exponential` hold `start` up to `begin`, then move to `end`, which they hold from `until` on, both
-    ends exactly (from `until` on `after`, where it is given). `exponential` is geometric: equal steps change the value by equal factors. `cosine` is half a cosine wave
-    (Loshchilov and Hutter 2017, Eq. 5, without restarts). `step` jumps from `start` to `end` at `begin`.
+    ends exactly (from `until` on `after`, where it is given). `exponential` is geometric: equal steps change the value by equal
+    factors. `cosine` is half a cosine wave (Loshchilov and Hutter 2017, Eq. 5, without restarts). `step` jumps from `start` to
+    `end` at `begin`.
     """
     if not isinstance(schedule, ScheduleConfig):
         return float(schedule)

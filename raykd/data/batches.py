@@ -43,6 +43,8 @@ class Batch:
     """int64: each sequence without its first token, filled with -100, as a prompt is."""
     audio_s: float
     """Seconds of audio."""
+    longest_frames: int = 0
+    """Mel frames of the longest utterance of the whole global batch, or of this one where it is alone."""
     sampled_B: torch.Tensor | None = None
     """bool: utterances whose decoder input (and `labels_BU`) is what the student itself has said; None: none is."""
     teacher_mel_BMF: torch.Tensor | None = None
@@ -245,6 +247,7 @@ def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int) ->
         decoder_input_BU=torch.from_numpy(decoder_input_BU),
         labels_BU=torch.from_numpy(labels_BU),
         audio_s=sum(utterance.duration_s for utterance in utterances),
+        longest_frames=max(utterance.mel.shape[1] for utterance in utterances),
     )
 
 

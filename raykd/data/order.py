@@ -11,6 +11,9 @@ from raykd.errors import UserError
 if TYPE_CHECKING:
     from raykd.data.corpus import Index
 
+_POOL_BATCHES = 16
+"""Global batches within which rows are sorted by length, where that is wanted."""
+
 Positions = NDArray[np.int64]
 """Positions in an index."""
 
@@ -22,6 +25,7 @@ class EpochOrder:
     an epoch is smaller when the batch size does not divide the number of utterances. With a mix an epoch has as many draws as
     there are utterances, but each language has its share of them: of n utterances with d draws each is drawn floor(d / n) or
     ceil(d / n) times, and those drawn once more take turns over the epochs, so that all are drawn equally often in the end.
+    With lengths, the rows of a batch are of like length.
 
     Picklable and small: it holds a few numbers an utterance.
     """
@@ -33,13 +37,17 @@ class EpochOrder:
         batch_size: int,
         mix: Mix | None = None,
         loss_tokens: NDArray[np.integer[Any]] | None = None,
+        lengths: NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        """`loss_tokens`: positions with loss of each row of the index, where they are not its `n_tokens` (masked text)."""
+        """`loss_tokens`: positions with loss of each row of the index, where they are not its `n_tokens` (masked text).
+        `lengths`: of each row, where rows of like length are to come together in a batch.
+        """
         if len(index) == 0:
             raise UserError("data.source: no utterance is left to train on")
         self.seed = seed
         self.batch_size = batch_size
         self._loss_tokens = index.n_tokens if loss_tokens is None else loss_tokens
+        self._lengths = lengths
         self._utterances = index.n_utterances
         self._languages: list[Positions] = []
         self._draws: NDArray[np.int64] = np.empty(0, np.int64)
@@ -84,8 +92,18 @@ class EpochOrder:
     def _epoch(self, epoch: int) -> Positions:
         if self._cached is None or self._cached[0] != epoch:
             drawn = self._drawn(epoch)
-            self._cached = epoch, drawn[_permutation(len(drawn), self.seed, epoch)]
+            shuffled = drawn[_permutation(len(drawn), self.seed, epoch)]
+            self._cached = epoch, shuffled if self._lengths is None else self._by_length(shuffled, self._lengths, epoch)
         return self._cached[1]
+
+    def _by_length(self, shuffled: Positions, lengths: NDArray[np.integer[Any]], epoch: int) -> Positions:
+        """Sorted within a pool of some batches, so that batches differ from epoch to epoch; then the batches are shuffled."""
+        pool, whole = _POOL_BATCHES * self.batch_size, len(shuffled) // self.batch_size
+        pools = [shuffled[start : start + pool] for start in range(0, len(shuffled), pool)]
+        by_length = np.concatenate([one[np.argsort(lengths[one], kind="stable")] for one in pools])
+        batches = by_length[: whole * self.batch_size].reshape(whole, self.batch_size)
+        batches = batches[_permutation(whole, self.seed, epoch, 0, 2)]
+        return np.concatenate([batches.reshape(-1), by_length[whole * self.batch_size :]])
 
     def _drawn(self, epoch: int) -> Positions:
         """The draws of an epoch, unshuffled."""

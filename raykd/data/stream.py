@@ -12,10 +12,12 @@ from functools import partial
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
-from raykd.data.batches import Batch, BatchReader, Collate, RowChange, SpeechCollate, TextBatch, TextCollate
+from raykd.data.batches import BatchReader, Collate, RowChange, SpeechCollate, TextCollate
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import Corpus
 from raykd.data.fetch import FetchPlan, fetch_steps
@@ -58,21 +60,27 @@ class Reading:
     collate: Collate
     row_bytes: float
     """Bytes of a row in memory, about."""
+    n_frames: NDArray[np.int32] | None = None
+    """Mel frames of each row of the index; None: it is text."""
 
     def assemble(self, steps: range, rows: Iterator[pa.RecordBatch]) -> Iterator[StepBatches]:
         """Batches of the steps from the rows of `plan.read`, one after the other."""
         order = self.plan.order
         for step in steps:
             epoch = order.epoch_of(step)
+            micro = [self._batch(len(slot), epoch, rows) for slot in self.plan.slots(step)]
+            if self.n_frames is not None:
+                for batch in micro:
+                    batch.longest_frames = int(self.n_frames[order.global_batch(step)].max())
             yield StepBatches(
                 step=step,
                 epoch=epoch,
-                micro=[self._batch(len(slot), epoch, rows) for slot in self.plan.slots(step)],
+                micro=micro,
                 global_tokens=order.global_tokens(step),
                 global_utterances=order.global_utterances(step),
             )
 
-    def _batch(self, wanted: int, epoch: int, rows: Iterator[pa.RecordBatch]) -> Batch | TextBatch:
+    def _batch(self, wanted: int, epoch: int, rows: Iterator[pa.RecordBatch]) -> Any:
         if wanted == 0:
             return self.collate.placeholder(next(rows))
         return self.collate.batch(list(islice(rows, wanted)), epoch)
@@ -106,7 +114,8 @@ def speech_reading(
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
     collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, tuple(changes), seed, reader)
-    return Reading(plan, collate, row_bytes=2 * speech_format.n_mels * float(corpus.index(split).n_frames.mean()))
+    n_frames = corpus.index(split).n_frames
+    return Reading(plan, collate, 2 * speech_format.n_mels * float(n_frames.mean()), n_frames)
 
 
 def text_reading(

@@ -242,7 +242,7 @@ def _stacked(rows: Sequence[pa.RecordBatch], name: str, kind: Any, shape: tuple[
     return torch.from_numpy(np.stack(arrays))
 
 
-def encoder_states(kept: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+def kept_states(kept: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
     """states_BSD that were kept, in a floating type."""
     states_BSD = kept["states_BSD"].to(dtype)
     return states_BSD * kept["scale_B1D"].to(dtype) if "scale_B1D" in kept else states_BSD

@@ -17,6 +17,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from raykd.data.text import LabelEncoder
+from raykd.models.window import encoder_states
 
 LogitsRule = Callable[[Tensor, Tensor], Tensor]
 """(token ids so far, prefix included; logits) -> logits, as transformers' logits processors."""
@@ -41,8 +42,8 @@ class Confidence:
 
 @torch.inference_mode()
 def encode(model: WhisperForConditionalGeneration, mel_BMF: Tensor) -> Tensor:
-    """states_BSD of the model's encoder. mel_BMF: features of the model's whole window (2 * `max_source_positions` frames)."""
-    return model.model.encoder(mel_BMF.to(model.device, model.dtype)).last_hidden_state
+    """states_BSD of the model's encoder. mel_BMF: features of its window (`models.window.heard_frames`)."""
+    return encoder_states(model.model.encoder, mel_BMF.to(model.device, model.dtype))
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from raykd.evaluation.scoring import TeacherForced
 from raykd.evaluation.teacher_forced import teacher_forced
 from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_whisper
+from raykd.models.window import heard_frames
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Recogniser:
         for utterance in utterances:
             self._check(utterance)
         languages = [utterance.language for utterance in utterances]
-        batch = collate(utterances, self._window_frames, self._encoder.pad_id)
+        longest = max(utterance.mel.shape[1] for utterance in utterances)
+        batch = collate(utterances, heard_frames(self.model.config, longest), self._encoder.pad_id)
         begin = self._now()
         states_BSD = encode(self.model, batch.mel_BMF)
         texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)

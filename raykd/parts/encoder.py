@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from raykd.data.batches import Batch
-from raykd.data.teacher_cache import encoder_states
+from raykd.data.teacher_cache import kept_states
 from raykd.models.state import same_parameters
+from raykd.models.window import encoder_states
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -52,8 +53,10 @@ class FrozenEncoder:
         if key not in batch.memo:
             mel_BMF = batch.teacher_mel_BMF if other else batch.mel_BMF
             assert mel_BMF is not None
-            kept = self.reads_cache and not other and "states_BSD" in batch.kept
-            batch.memo[key] = encoder_states(batch.kept, self._dtype) if kept else self._run(mel_BMF)
+            # What was kept is of the speech as the targets hear it.
+            theirs = other or batch.teacher_mel_BMF is None
+            kept = self.reads_cache and theirs and "states_BSD" in batch.kept and not mel_BMF.requires_grad
+            batch.memo[key] = kept_states(batch.kept, self._dtype) if kept else self._run(mel_BMF)
         return batch.memo[key]
 
     @property
@@ -67,4 +70,4 @@ class FrozenEncoder:
             self.module.to(*self._place)
             self._place = None
         with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
-            return self.module(mel_BMF.to(self.module.conv1.weight.dtype)).last_hidden_state
+            return encoder_states(self.module, mel_BMF.to(self.module.conv1.weight.dtype))

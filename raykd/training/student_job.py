@@ -12,7 +12,7 @@ from raykd.data.stream import Reading, speech_reading
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 from raykd.models.precision import compute_dtype
-from raykd.models.whisper import load_whisper
+from raykd.models.whisper import load_whisper, read_config
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.students.learner import WhisperLearner
 from raykd.training.dev_loss import DevLoss
@@ -44,7 +44,11 @@ class StudentJob(TrainingJob):
     def order(self) -> EpochOrder:
         """Utterances of the train split, in the config's mix of languages."""
         config = self.config
-        return EpochOrder(self.corpus.index("train"), config.seed, config.train.batch_size, config.data.mix)
+        index = self.corpus.index("train")
+        wanted = config.data.by_length
+        by_length = wanted if wanted is not None else config.student.window != "whole"
+        lengths = index.n_frames if by_length else None
+        return EpochOrder(index, config.seed, config.train.batch_size, config.data.mix, lengths=lengths)
 
     def reading(self, order: EpochOrder, rank: int, world: int, accumulation: int) -> Reading:
         """Utterances to mel and labels."""
@@ -72,7 +76,7 @@ class StudentJob(TrainingJob):
     def dev_loss(self, rank: int, world: int, device: torch.device) -> DevLoss:
         """On the corpus's dev split."""
         batch_size = self.config.train.micro_batch_size or self.config.train.batch_size
-        return DevLoss(self.corpus, self.speech_format.window_frames, batch_size, rank, world, device)
+        return DevLoss(self.corpus, read_config(self.student), batch_size, rank, world, device)
 
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Of the student's frozen encoder."""

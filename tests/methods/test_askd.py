@@ -9,11 +9,11 @@ from torch import Tensor
 
 from raykd.parts.clock import Clock
 from raykd.parts.distribution import LogitsDistribution, TopKDistribution
+from raykd.parts.outputs import Outputs
 from raykd.parts.recipes.askd import AskdRecipe, RecentLead, TeacherLead, TrustedKl
 from raykd.parts.recipes.recipe import Recipe
 from raykd.parts.updates.self_teacher import SelfTeacher, Snapshot
 from raykd.training.objective import ActiveTerm, objective
-from raykd.parts.outputs import Outputs
 from tests.terms import NOW, at_work, labelled, loss_and_sums, saying
 
 STEPS = 10
@@ -124,7 +124,7 @@ def test_trust_against_plain_pytorch(trust: Any, chunk_tokens: int) -> None:
     kl = TrustedKl(trust=trust, kappa=1.5, student_temperature=2.0, target_temperature=2.0)
     targets = {"teacher": LogitsDistribution(teacher_NV)}
     batch = labelled(LABELS_BU)
-    loss, sums = loss_and_sums(hidden_ND, weight_VD, batch, targets, [kl], chunk_tokens)
+    loss, _ = loss_and_sums(hidden_ND, weight_VD, batch, targets, [kl], chunk_tokens)
     found = torch.autograd.grad(loss, (hidden_ND, weight_VD))
     expected, lead = trusted(hidden_ND, weight_VD, teacher_NV, trust == "sentence")
     torch.testing.assert_close(loss, expected)
@@ -147,16 +147,19 @@ def test_trust_in_recent_batches_follows_their_mean() -> None:
     again = kl.build(None)  # type: ignore[arg-type]
     assert isinstance(again, RecentLead)
     again.restore(live.state())
-    targets = saying({"teacher": LogitsDistribution(teacher_NV)})
+    plainly = {"teacher": LogitsDistribution(teacher_NV)}
+    targets = saying(plainly)
     lead = 0.5 * (0.5 * 0 + 0.5 * -1) + 0.5 * 3
-    plain, _ = loss_and_sums(hidden_ND, weight_VD, labelled(LABELS_BU), {"teacher": LogitsDistribution(teacher_NV)}, [TrustedKl()])
+    by_token, _ = loss_and_sums(
+        hidden_ND, weight_VD, labelled(LABELS_BU), {"teacher": LogitsDistribution(teacher_NV)}, [TrustedKl()]
+    )
     for one in (live, again):
         term = ActiveTerm(kl, 1.0, live=one)
         loss, _ = objective(Outputs(hidden_ND=hidden_ND), weight_VD, labelled(LABELS_BU), targets, [term], NOW)
         q_NV, log_p_NV = teacher_NV.softmax(-1), (hidden_ND @ weight_VD.T).log_softmax(-1)
         whole = (q_NV * (q_NV.log() - log_p_NV)).sum()
         torch.testing.assert_close(loss, torch.tensor(2 * lead).double().sigmoid() * whole)
-    assert not torch.isclose(plain, loss)
+    assert not torch.isclose(by_token, loss)
 
 
 def test_trust_in_answers_from_a_cache() -> None:

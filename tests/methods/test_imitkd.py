@@ -109,7 +109,9 @@ def test_optimal_learns_the_teachers_likeliest_token_on_its_own_sentences_only()
     labels_BU = torch.tensor([[1, 2], [3, 4]])
     batch = Batch(["a", "b"], ["cs", "cs"], torch.zeros(2, 1, 1), labels_BU, labels_BU, 1.0)
     batch = batch.changed(sampled_B=torch.tensor([False, True]))
-    chunk = Chunk(student_NV, slice(0, 4), batch, batch.labels_N, {"teacher": LogitsDistribution(teacher_NV)}, Clock(0, 1), nobody)
+    chunk = Chunk(
+        student_NV, slice(0, 4), batch, batch.labels_N, {"teacher": LogitsDistribution(teacher_NV)}, Clock(0, 1), nobody
+    )
     log_p_NV = student_NV.log_softmax(-1)
     wanted = [1, 2, int(teacher_NV[2].argmax()), int(teacher_NV[3].argmax())]
     torch.testing.assert_close(Imitated().values(chunk), -log_p_NV[range(4), wanted], rtol=0, atol=1e-12)

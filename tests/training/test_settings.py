@@ -95,3 +95,18 @@ def trained(job: StudentJob) -> list[str]:
     assert job.trained_ids is not None
     lines = [line for file in Path(job.trained_ids).iterdir() for line in file.read_text("utf-8").splitlines()]
     return sorted(name for line in lines for name in json.loads(line)["ids"])
+
+
+def test_a_student_with_short_windows_is_the_same_on_two_workers(make_job: MakeJob) -> None:
+    """Its window is the clip's and a margin that follows from (seed, step); the teacher hears the whole one."""
+    objective = {"terms": [{"kind": "ce"}, {"kind": "kl"}, {"kind": "hidden_states", "weight": 0.1}]}
+    window = {"margin": 6, "jitter": 6, "whole_share": 0.3}
+    usual = {"steps": 5, "student": {"decoder_layers": 1, "window": window, "freeze_encoder": False}, "objective": objective}
+    one, two, whole = (make_job(f"window-{name}", **usual) for name in ("one", "two", "whole"))
+    update = {"student": whole.config.student.model_copy(update={"window": "whole"})}
+    whole = replace(whole, config=whole.config.model_copy(update=update))
+    by_one, with_whole = train_in_processes([one, whole], world=1)
+    (by_two,) = train_in_processes([two], world=2)
+    assert losses(by_two) == pytest.approx(losses(by_one), rel=2e-5)
+    assert_same_parameters(two, final_parameters(one))
+    assert losses(with_whole) != pytest.approx(losses(by_one), rel=1e-3), "the window makes a difference"

@@ -204,7 +204,7 @@ REFUSED = {
     ),
     "objective={terms: [{kind: ce}, {kind: kl, weight: {start: 1, ends: 0}}]}": (
         "objective.terms[1].weight.ends: unknown key; did you mean objective.terms[1].weight.end? "
-        "known here: begin, by, end, kind, start, until"
+        "known here: after, begin, by, end, kind, start, until"
     ),
     "train.1=2": f"train.1: unknown key; known here: {TRAIN_KEYS}",
     "train={1: 2, steps: 3}": "train.1: a key must be text; put it in quotes",

@@ -28,6 +28,10 @@ class Input(Part):
     changes_rows: ClassVar[bool] = False
     """Whether `change_row` does something."""
 
+    def reaches_targets(self) -> bool:
+        """Whether targets hear the change, too."""
+        return True
+
     def change_row(self, window_MF: NDArray[np.float32], n_frames: int, key: RowKey) -> None:
         """Change one utterance's window in place; what is drawn at random follows from `key`."""
 

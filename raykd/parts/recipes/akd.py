@@ -33,6 +33,10 @@ class Adversarial(Input):
     teacher_hears: Literal["clean", "perturbed"] = "clean"
     """Which mel the targets hear."""
 
+    def reaches_targets(self) -> bool:
+        """As `teacher_hears` says."""
+        return self.teacher_hears == "perturbed"
+
     def build(self, on: "Worker") -> "LiveAdversarial":
         """See `LiveAdversarial`."""
         return LiveAdversarial(self)

@@ -17,7 +17,7 @@ from raykd.parts.recipes.recipe import Method, Recipe
 from raykd.parts.targets.target import TEACHER
 from raykd.parts.terms.ce import Ce
 from raykd.parts.terms.kl import Kl
-from raykd.parts.terms.term import STUDENT, Chunk, TokenTerm
+from raykd.parts.terms.term import STUDENT, Chunk, Term, TokenTerm
 from raykd.parts.updates.self_teacher import SelfTeacher, Snapshot
 from raykd.parts.updates.update import Update
 
@@ -59,7 +59,7 @@ class TrustedKl(Kl):
     Where both do alike, half of it counts. Ours; it is our reading of what "adaptive" may mean in FastWhisper.
     """
 
-    kind: Literal["trusted_kl"] = "trusted_kl"
+    kind: Literal["trusted_kl"] = "trusted_kl"  # type: ignore[assignment]
     trust: Literal["token", "sentence", "batches"] = "token"
     """What the lead is taken of: each token, the mean of each sentence, or the mean of recent batches."""
     kappa: float = Field(1.0, gt=0)
@@ -141,8 +141,8 @@ class AskdRecipe(Recipe):
     switch: float = Field(0.6, gt=0, le=1)
     """Share of training after which the teacher has `alpha_end` and the self-teacher `beta`."""
     trust: Literal["none", "token", "sentence", "batches"] = "none"
-    """Whether the teacher counts less where it does worse than the student on the labels: nowhere, by token, by sentence, or as a
-    whole on recent batches (`terms: trusted_kl`). `teacher_lead` is then a metric."""
+    """Whether the teacher counts less where it does worse than the student on the labels: nowhere, by token, by sentence, or as
+    a whole on recent batches (`terms: trusted_kl`). `teacher_lead` is then a metric."""
     kappa: float = Field(1.0, gt=0)
     """How sharply `trust` follows the lead."""
     beta: float = Field(0.5, ge=0)
@@ -167,7 +167,9 @@ class AskdRecipe(Recipe):
     @model_validator(mode="after")
     def _possible(self) -> "AskdRecipe":
         if self.decay != "constant" and self.alpha_end > self.alpha:
-            raise ValueError(f"alpha_end ({self.alpha_end:g}) must be at most alpha ({self.alpha:g}): the teacher's weight falls")
+            raise ValueError(
+                f"alpha_end ({self.alpha_end:g}) must be at most alpha ({self.alpha:g}): the teacher's weight falls"
+            )
         if self.switch == 1 and self.beta and self.rise == "step":
             raise ValueError("with switch: 1 the self-teacher never comes; take rise: linear or cosine, or beta: 0")
         return self
@@ -176,7 +178,7 @@ class AskdRecipe(Recipe):
         """Two or three terms, a metric where trust wants it, and the self-teacher."""
         temperatures = {"student_temperature": self.temperature, "target_temperature": self.temperature}
         alpha, beta = self._alpha(), self._beta()
-        terms = [Ce(weight=self.lambda_ce, label_smoothing=self.label_smoothing)]
+        terms: list[Term] = [Ce(weight=self.lambda_ce, label_smoothing=self.label_smoothing)]
         if self.trust == "none":
             terms.append(Kl(name="kl_teacher", weight=alpha, **temperatures))
         else:

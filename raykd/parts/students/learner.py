@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.data.batches import Batch
+from raykd.models.window import encoder_states
 from raykd.parts.encoder import FrozenEncoder
 from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES
 
@@ -23,6 +24,8 @@ class Learner(nn.Module):
 
     head_VD: Tensor
     """The output head."""
+    config: Any = None
+    """Its model's dimensions."""
     frozen_encoder: FrozenEncoder | None = None
     """What it hears with, where that does not train."""
 
@@ -71,7 +74,7 @@ class WhisperLearner(Learner):
     def states(self, batch: Batch) -> Tensor:
         """states_BSD of the encoder; without autocast in float32, as the decoder's weights."""
         if self.frozen_encoder is None:
-            return self.encoder(batch.mel_BMF).last_hidden_state
+            return encoder_states(self.encoder, batch.mel_BMF)
         states_BSD = self.frozen_encoder.states(batch)
         return states_BSD if torch.is_autocast_enabled(states_BSD.device.type) else states_BSD.float()
 

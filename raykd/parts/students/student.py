@@ -1,9 +1,13 @@
 """Students: the model that learns, and what of it trains."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator
 
 from raykd.config.base import Mark
+from raykd.parts.inputs.clip_window import ClipWindow
+from raykd.parts.inputs.input import Input
 from raykd.parts.part import Part, Room
 from raykd.parts.students.learner import WhisperLearner
 
@@ -11,6 +15,12 @@ if TYPE_CHECKING:
     from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 STUDENTS_ROOM = Room("students")
+
+
+def _is_a_window(value: Any) -> Any:
+    if value == "clip":
+        return ClipWindow()
+    return {"kind": "clip_window", **value} if isinstance(value, dict) else value
 
 
 class Student(Part):
@@ -23,6 +33,9 @@ class Student(Part):
     kind: str
     freeze_encoder: bool = True
     """Keep the encoder as it is; a complete frozen encoder is shared with the teacher's and runs once."""
+    window: Annotated[Literal["whole"] | ClipWindow, BeforeValidator(_is_a_window)] = "whole"
+    """What its encoder hears: the model's whole window (30 s), or `clip`, the clip and a margin (`inputs: clip_window`), which
+    is several times less work where clips are short."""
     gradient_checkpointing: Annotated[bool, Mark.FREE] = False
     """Compute the student's layers again in the backward pass: less memory, more computing."""
 
@@ -42,6 +55,24 @@ class Student(Part):
         Raises:
             UserError: a layer that the teacher does not have, or a model that cannot be loaded.
         """
+
+    def made(self, teacher: "WhisperForConditionalGeneration | None", seed: int) -> "WhisperForConditionalGeneration":
+        """`make`, with the window that it will be trained for in its config.
+
+        Raises:
+            UserError: as `make`.
+        """
+        from raykd.models.window import CLIP_MARGIN
+
+        model = self.make(teacher, seed)
+        if self.window != "whole":
+            setattr(model.config, CLIP_MARGIN, self.window.margin)
+        return model
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What is done to the speech that it hears."""
+        return () if self.window == "whole" else (self.window,)
 
     @abstractmethod
     def processor(self, teacher: str | None, revision: str | None) -> "WhisperProcessor":
