@@ -27,9 +27,11 @@ from raykd.models.banner import banner_text
 from raykd.models.facts import RunFacts
 from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from raykd.models.pairs import check_compatible
+from raykd.models.pruning import prune_tokenizer, prune_whisper
 from raykd.models.state import whole_hash
 from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
 from raykd.parts.outside import outside_hash
+from raykd.parts.students.vocabulary import kept_tokens_of
 from raykd.parts.targets.cached import CachedTarget, cache_folder
 from raykd.parts.targets.target import TEACHER, Ready, Target
 from raykd.runs import TrainingRun, ids_folder, opened_run
@@ -85,6 +87,7 @@ def _ready(config: Config, run: RunFolder, resources: Resources, progress: Progr
     made = _with_vocabulary(config, made, run)
     models = _make_models(made, run, progress)
     corpus = _prepare(made, run, models.speech_format, progress)
+    models = _with_own_tokens(made, models, corpus, run)
     training = TrainingRun(_checked(made, models, corpus), run, progress)
     return training, _Distillation(training, models, corpus, resources)
 
@@ -119,6 +122,10 @@ class Models:
     student_shape: WhisperForConditionalGeneration
     encoder_shared: bool
     speech_format: SpeechFormat
+    student: str
+    """Folder of the student as it is before the first step."""
+    kept_tokens: tuple[int, ...] | None = None
+    """Of each of the student's tokens, its id in the corpus's vocabulary; None: that is its own."""
 
 
 def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
@@ -149,7 +156,23 @@ def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
         student_shape=_shape_of(student),
         encoder_shared=encoder_shared,
         speech_format=speech_format(teacher, revision) if teacher else speech_format(run.student_init_dir),
+        student=run.student_init_dir,
     )
+
+
+def _with_own_tokens(config: Config, models: Models, corpus: Corpus, run: RunFolder) -> Models:
+    """A student with the tokens that its config says, stored beside the one as it was made."""
+    teacher = models.teacher_shape.config if models.teacher_shape is not None else None
+    kept = kept_tokens_of(config.student, models.student_shape.config, teacher, models.speech_format, corpus)
+    if config.student.vocabulary == "whole" or kept is None:
+        return replace(models, kept_tokens=kept)
+    if not storage.exists(storage.join(run.student_pruned_dir, "config.json")):
+        student, processor = load_whisper(run.student_init_dir), load_processor(run.student_init_dir)
+        prune_whisper(student, kept)
+        processor.tokenizer = prune_tokenizer(processor.tokenizer, kept)
+        save_whisper(student, processor, run.student_pruned_dir)
+    shape = _shape_of(load_whisper(run.student_pruned_dir))
+    return replace(models, student=run.student_pruned_dir, student_shape=shape, kept_tokens=kept)
 
 
 def _hash_of_target(target: Target, student: WhisperForConditionalGeneration, run: RunFolder) -> str:
@@ -198,7 +221,8 @@ def _checked(config: Config, models: Models, corpus: Corpus) -> Config:
     Raises:
         UserError: a target cannot, such as a cache that was made of other data.
     """
-    ready = Ready(config.method, corpus, models.speech_format, config.seed, models.teacher_hash, models.encoder_hash)
+    hashes = models.teacher_hash, models.encoder_hash
+    ready = Ready(config.method, corpus, models.speech_format, config.seed, *hashes, models.kept_tokens)
     if isinstance(config.teacher, CachedTarget) and config.teacher.path is None:
         teacher = config.teacher.model_copy(update={"path": cache_folder(config.data.cache_dir, ready)})
         config = config.model_copy(update={"teacher": teacher})
@@ -230,7 +254,8 @@ class _Distillation:
         self.run.write_text("metrics.json", metrics.to_json())
         write_card(self.run)
         write_report(self.run)
-        storage.delete_dir(self.run.student_init_dir)
+        for folder in {self.run.student_init_dir, self.models.student}:
+            storage.delete_dir(folder)
         if tracker := self.training.tracker:
             tracker.log_points(points_of_metrics(metrics))
             tracker.store_files()
@@ -262,12 +287,13 @@ class _Distillation:
             teacher_hash=models.hashes,
             parts_hash=outside_hash(self.config),
             speech_format=models.speech_format,
-            student=self.run.student_init_dir,
+            student=models.student,
+            kept_tokens=models.kept_tokens,
             encoder_shared=models.encoder_shared,
         )
 
     def _dev_scores(self, checkpoint: str) -> Mapping[str, Any]:
-        summary = self._evaluate_student(self.run.student_init_dir, "dev", storage.join(checkpoint, TRAINABLE)).summary
+        summary = self._evaluate_student(self.models.student, "dev", storage.join(checkpoint, TRAINABLE)).summary
         return {key: summary[key] for key in ("wer", "cer", *ON_REQUEST, "per_language") if key in summary}
 
     def _measure(self) -> Metrics:
@@ -300,9 +326,9 @@ class _Distillation:
         return evaluation
 
     def _write_student(self, checkpoint: str) -> None:
-        student = load_whisper(self.run.student_init_dir)
+        student = load_whisper(self.models.student)
         lay_over(student, storage.join(checkpoint, TRAINABLE))
-        save_whisper(student, load_processor(self.run.student_init_dir), self.run.student_dir)
+        save_whisper(student, load_processor(self.models.student), self.run.student_dir)
 
     def _speed(self) -> dict[str, dict[str, float]]:
         if self.models.teacher is None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from raykd.data.corpus import Utterance, utterance_of
 from raykd.data.masking import masked_counts, masked_positions
 from raykd.data.mel import pad_mel
+from raykd.data.token_map import TokenMap
 
 IGNORED_LABEL = -100
 """Label of positions without loss."""
@@ -167,10 +168,12 @@ class SpeechCollate:
     seed: int
     reader: BatchReader | None = None
     """What is read beside the utterances."""
+    tokens: TokenMap | None = None
+    """To the ids of the models, where they are not the corpus's; `pad_id` is theirs."""
 
     def batch(self, rows: list[pa.RecordBatch], epoch: int) -> Batch:
         """`collate` of the utterances, changed, with what is read beside them."""
-        batch = collate([utterance_of(row) for row in rows], self.window_frames, self.pad_id)
+        batch = collate([self._utterance(row) for row in rows], self.window_frames, self.pad_id)
         if self.reader is not None:
             epoch %= self.reader.views
             batch.kept = self.reader.read(batch.ids, epoch)
@@ -182,11 +185,15 @@ class SpeechCollate:
 
     def placeholder(self, row: pa.RecordBatch) -> Batch:
         """`placeholder` of the utterance."""
-        utterance = utterance_of(row)
+        utterance = self._utterance(row)
         batch = placeholder(utterance, self.window_frames, self.pad_id)
         if self.reader is not None:
             batch.kept = self.reader.read([utterance.id], 0, placeholder=True)
         return batch
+
+    def _utterance(self, row: pa.RecordBatch) -> Utterance:
+        utterance = utterance_of(row)
+        return utterance if self.tokens is None else self.tokens.utterance(utterance)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from raykd.data.fetch import FetchPlan, fetch_steps
 from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.tasks import dataset_of_tasks
+from raykd.data.token_map import TokenMap
 from raykd.storage import is_remote
 
 _CPUS_PER_TASK = 0.25
@@ -97,6 +98,7 @@ def speech_reading(
     seed: int,
     changes: Sequence[RowChange] = (),
     reader: BatchReader | None = None,
+    tokens: TokenMap | None = None,
 ) -> Reading:
     """Utterances to `Batch`es.
 
@@ -111,9 +113,11 @@ def speech_reading(
         seed: the run's.
         changes: what is done to each utterance, such as SpecAugment.
         reader: what is read beside the utterances.
+        tokens: to the ids of the models, where they are not the corpus's.
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
-    collate = SpeechCollate(speech_format.window_frames, corpus.pad_id, tuple(changes), seed, reader)
+    pad_id = corpus.pad_id if tokens is None else tokens.student.pad_id
+    collate = SpeechCollate(speech_format.window_frames, pad_id, tuple(changes), seed, reader, tokens)
     n_frames = corpus.index(split).n_frames
     return Reading(plan, collate, 2 * speech_format.n_mels * float(n_frames.mean()), n_frames)
 

@@ -82,6 +82,14 @@ class LabelEncoder:
         """The text of label ids, no space at either end. Special tokens are dropped or, but for timestamps, kept by name."""
         return str(self._backend.decode(list(ids), skip_special_tokens=not keep_special)).strip()
 
+    def token(self, number: int) -> str:
+        """A token as the vocabulary spells it: bytes as printable characters."""
+        return str(self._backend.convert_ids_to_tokens(number))
+
+    def spelled(self, token: str) -> list[int]:
+        """A token of another vocabulary in tokens of this one."""
+        return [piece.id for piece in self._backend.backend_tokenizer.model.tokenize(token)]
+
     @cached_property
     def languages(self) -> frozenset[str]:
         """Codes of the languages that can be encoded, such as `cs`."""

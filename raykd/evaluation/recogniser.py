@@ -5,7 +5,7 @@ B rows of a batch, S encoder positions, D width.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import safetensors.torch
 import torch
@@ -84,6 +84,9 @@ class Recogniser:
         seconds = self._now() - begin
         if not with_teacher_forced:
             return Recognition(texts, seconds)
+        if utterances[0].tokens[-1] != self._encoder.eot_id:  # the corpus was made for models of another vocabulary
+            own = [replace(one, tokens=self._encoder.encode(one.text, one.language)) for one in utterances]
+            batch = collate(own, batch.mel_BMF.shape[-1], self._encoder.pad_id)
         forced = teacher_forced(self.model, self._encoder, states_BSD, batch.decoder_input_BU, batch.labels_BU)
         return Recognition(texts, seconds, forced)
 

@@ -86,6 +86,7 @@ def _make(
             tuple(one.change_row for one in ready.method.inputs if one.changes_rows),
             ready.seed,
         ),
+        kept_tokens=ready.kept_tokens,
         config=config,
     )
     run_stage(job, items, gpus=gpus, workers=config.workers, progress=lambda done: progress(done_before + done, total))
@@ -166,13 +167,17 @@ class _Job:
     teacher: WhisperTarget
     corpus: Corpus
     collate: SpeechCollate
+    kept_tokens: tuple[int, ...] | None
     config: CacheConfig
 
     def start(self, device: torch.device) -> Callable[[Item], int]:
         """Load the teacher."""
+        from raykd.models.pruning import prune_whisper
         from raykd.models.whisper import load_whisper
 
         model: Any = load_whisper(self.teacher.model, compute_dtype(self.teacher.dtype, device), self.teacher.revision)
+        if self.kept_tokens is not None:
+            prune_whisper(model, self.kept_tokens)
         model = model.to(device).requires_grad_(False)
         return _Keeper(self, model, device)
 

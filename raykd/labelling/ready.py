@@ -8,6 +8,7 @@ from raykd.data.prepare import prepare_corpus
 from raykd.errors import UserError
 from raykd.models.state import whole_hash
 from raykd.models.whisper import load_whisper, speech_format
+from raykd.parts.students.vocabulary import kept_tokens_of
 from raykd.parts.targets.target import Ready
 from raykd.tracking.progress import Progress
 
@@ -33,4 +34,7 @@ def ready_to_label(config: Config, progress: Progress, *, needs_text: bool = Tru
     if needs_text:
         corpus = packed_corpus(corpus, config.data, wanted, partial(progress.update, note="packed"))
     progress.done()
-    return Ready(config.method, corpus, wanted, config.seed, *hashes)
+    kept = None
+    if needs_text:
+        kept = kept_tokens_of(config.student, config.student.dimensions(teacher.config), teacher.config, wanted, corpus)
+    return Ready(config.method, corpus, wanted, config.seed, *hashes, kept)

@@ -10,7 +10,7 @@ Shapes: B sequences, T token positions, N copies of sequences with one position 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,12 @@ class MaskedLm(nn.Module):
         self.layers = nn.ModuleList(_BiLstm(width if layer == 0 else 2 * width, width) for layer in range(layers))
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)  # ours: with PyTorch's 1.0 the tied logits start in the tens
+
+    def prune(self, kept: Sequence[int]) -> None:
+        """Leave it those tokens, numbered anew in their order; its logits over them stay what they are. In place."""
+        weight_KD = self.embedding.weight.detach()[torch.as_tensor(kept)].clone()
+        self.embedding = nn.Embedding.from_pretrained(weight_KD, freeze=not self.embedding.weight.requires_grad)
+        self.mask_id = list(kept).index(self.mask_id)
 
     def forward(self, tokens_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """States_BTD, whose product with the embedding are the logits. One that is not masked has seen its own token."""

@@ -3,6 +3,7 @@
 from transformers import WhisperConfig
 
 from raykd.errors import UserError
+from raykd.models.pruning import kept_tokens, whole_vocabulary
 
 
 def check_compatible(teacher: WhisperConfig, student: WhisperConfig) -> None:
@@ -18,8 +19,8 @@ def check_compatible(teacher: WhisperConfig, student: WhisperConfig) -> None:
     pairs = [
         (
             "vocabulary tokens",
-            teacher.vocab_size,
-            student.vocab_size,
+            whole_vocabulary(teacher),
+            whole_vocabulary(student),
             "token ids mean different things (51866 of large-v3 has <|yue|>, which shifts the ids after it)",
         ),
         ("mel channels", teacher.num_mel_bins, student.num_mel_bins, "they hear different features"),
@@ -30,6 +31,11 @@ def check_compatible(teacher: WhisperConfig, student: WhisperConfig) -> None:
             "their windows differ (50 positions a second)",
         ),
     ]
+    if kept_tokens(teacher) not in (None, kept_tokens(student)):
+        raise UserError(
+            "student: the teacher's vocabulary was cut, and the student's is another; take the student's own vocabulary cut "
+            "in the same way, or a teacher with its whole one"
+        )
     for what, theirs, ours, meaning in pairs:
         if theirs != ours:
             raise UserError(

@@ -1,6 +1,6 @@
 """What a part finds on a training worker when it is built."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,3 +25,6 @@ class Worker:
     rank: int = 0
     world: int = 1
     seed: int = 0
+    kept_tokens: Sequence[int] | None = None
+    """Of each of the student's tokens, its id in the vocabulary of the models that teach, which are cut to these; None: they
+    speak the same."""

@@ -112,6 +112,11 @@ class RunFolder:
         return self.at("student_init")
 
     @property
+    def student_pruned_dir(self) -> str:
+        """The same with the tokens that it keeps, where its vocabulary is cut."""
+        return self.at("student_pruned")
+
+    @property
     def mlm_dir(self) -> str:
         """The trained masked language model."""
         return self.at("mlm")

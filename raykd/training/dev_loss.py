@@ -9,6 +9,7 @@ from transformers import WhisperConfig
 
 from raykd.data.batches import collate
 from raykd.data.corpus import Corpus, Index, read_utterances
+from raykd.data.token_map import TokenMap
 from raykd.models.window import heard_frames
 from raykd.parts.clock import Clock
 from raykd.parts.outputs import Outputs
@@ -24,9 +25,18 @@ class DevLoss:
     """Mean cross-entropy on the labels over some dev utterances, shared out over the workers."""
 
     def __init__(
-        self, corpus: Corpus, student: WhisperConfig, batch_size: int, rank: int, world: int, device: torch.device
+        self,
+        corpus: Corpus,
+        student: WhisperConfig,
+        tokens: TokenMap | None,
+        batch_size: int,
+        rank: int,
+        world: int,
+        device: torch.device,
     ) -> None:
-        self._corpus, self._student, self._batch_size = corpus, student, batch_size
+        """`tokens`: to the student's ids, where they are not the corpus's."""
+        self._corpus, self._student, self._tokens, self._batch_size = corpus, student, tokens, batch_size
+        self._pad_id = corpus.pad_id if tokens is None else tokens.student.pad_id
         self._rank, self._world, self._device = rank, world, device
         self._index: Index | None = None
 
@@ -41,8 +51,9 @@ class DevLoss:
         with evaluating(learner):
             for start in range(0, len(positions), self._batch_size):
                 rows = read_utterances(self._corpus.path, self._index, positions[start : start + self._batch_size])
+                rows = rows if self._tokens is None else [self._tokens.utterance(row) for row in rows]
                 frames = heard_frames(self._student, max(row.mel.shape[1] for row in rows))
-                batch = collate(rows, frames, self._corpus.pad_id).to(self._device)
+                batch = collate(rows, frames, self._pad_id).to(self._device)
                 student = Outputs(hidden_ND=learner(batch)[0])
                 _, sums_K = objective(student, learner.head_VD, batch, {}, [ActiveTerm(Ce(), 1.0)], Clock(0, 1))
                 total += torch.stack([sums_K[0], sums_K.new_tensor(batch.n_valid())])

@@ -10,6 +10,7 @@ from raykd.data.format import SpeechFormat
 from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, speech_reading
 from raykd.data.text import LabelEncoder
+from raykd.data.token_map import TokenMap
 from raykd.errors import UserError
 from raykd.models.precision import compute_dtype
 from raykd.models.whisper import load_whisper, read_config
@@ -57,7 +58,8 @@ class StudentJob(TrainingJob):
         if len(readers) > 1:
             raise UserError("objective.targets: only one target of a run can be cached")
         seed, reader = self.config.seed, readers[0] if readers else None
-        return speech_reading(self.corpus, "train", order, rank, world, accumulation, self.speech_format, seed, changes, reader)
+        wanted, tokens = self.speech_format, self._tokens()
+        return speech_reading(self.corpus, "train", order, rank, world, accumulation, wanted, seed, changes, reader, tokens)
 
     def load_model(self) -> nn.Module:
         """The student as it was before training."""
@@ -76,7 +78,13 @@ class StudentJob(TrainingJob):
     def dev_loss(self, rank: int, world: int, device: torch.device) -> DevLoss:
         """On the corpus's dev split."""
         batch_size = self.config.train.micro_batch_size or self.config.train.batch_size
-        return DevLoss(self.corpus, read_config(self.student), batch_size, rank, world, device)
+        return DevLoss(self.corpus, read_config(self.student), self._tokens(), batch_size, rank, world, device)
+
+    def _tokens(self) -> TokenMap | None:
+        if self.kept_tokens is None:
+            return None
+        wanted = self.speech_format
+        return TokenMap(LabelEncoder(wanted.tokenizer, wanted.tokenizer_revision), self.labels(), self.kept_tokens)
 
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Of the student's frozen encoder."""

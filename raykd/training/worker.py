@@ -52,6 +52,8 @@ class TrainingJob(ABC):
     """Of the weights of all that teaches; empty where nothing does."""
     parts_hash: str = ""
     """Of the files of parts that are not raykd's own."""
+    kept_tokens: tuple[int, ...] | None = None
+    """Of each of the model's tokens, its id in the corpus's vocabulary; None: that is its own."""
     first_steps: int | None = None
     """Stop after so many steps, without a checkpoint, to measure them; None: train to the end of the plan."""
 
@@ -158,7 +160,8 @@ class _Run:
         if start:
             self.state = _load_parameters(start, self.state, self._trained)
         learner = job.learner(model)
-        on = Worker(device, learner, job.labels(), job.dev_loss(rank, world, device), rank, world, config.seed)
+        dev_loss = job.dev_loss(rank, world, device)
+        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, job.kept_tokens)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter

@@ -10,6 +10,7 @@ from raykd.parts.inputs.clip_window import ClipWindow
 from raykd.parts.inputs.input import Input
 from raykd.parts.part import Part, Room
 from raykd.parts.students.learner import WhisperLearner
+from raykd.parts.students.vocabulary import FromCorpus
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
@@ -21,6 +22,10 @@ def _is_a_window(value: Any) -> Any:
     if value == "clip":
         return ClipWindow()
     return {"kind": "clip_window", **value} if isinstance(value, dict) else value
+
+
+def _is_a_vocabulary(value: Any) -> Any:
+    return FromCorpus() if value == "from_corpus" else value
 
 
 class Student(Part):
@@ -36,6 +41,8 @@ class Student(Part):
     window: Annotated[Literal["whole"] | ClipWindow, BeforeValidator(_is_a_window)] = "whole"
     """What its encoder hears: the model's whole window (30 s), or `clip`, the clip and a margin (`inputs: clip_window`), which
     is several times less work where clips are short."""
+    vocabulary: Annotated[Literal["whole"] | FromCorpus, BeforeValidator(_is_a_vocabulary)] = "whole"
+    """Tokens that it has: those of the model it is made from, or only what the data needs (`from_corpus`)."""
     gradient_checkpointing: Annotated[bool, Mark.FREE] = False
     """Compute the student's layers again in the backward pass: less memory, more computing."""
 

@@ -110,6 +110,8 @@ def asked(kind: Kind, ready: Ready) -> dict[str, Any]:
     if kind == "topk":
         encoder = LabelEncoder(ready.speech_format.tokenizer, ready.speech_format.tokenizer_revision)
         facts |= {"teacher_hash": ready.teacher_hash, "tokenizer": encoder.fingerprint}
+        if ready.kept_tokens is not None:
+            facts["kept_tokens"] = hashlib.sha256(repr(ready.kept_tokens).encode()).hexdigest()
     return facts
 
 

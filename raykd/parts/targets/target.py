@@ -59,6 +59,8 @@ class Ready:
     """Of the weights of the config's teacher."""
     encoder_hash: str
     """Of the weights of its encoder."""
+    kept_tokens: tuple[int, ...] | None = None
+    """Of each of the student's tokens, its id in the teacher's vocabulary; None: they speak the same."""
 
 
 class LiveTarget(Live):

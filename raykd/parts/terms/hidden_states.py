@@ -21,8 +21,8 @@ class HiddenStates(OutputTerm):
     """Mean squared difference of the decoder's states after the embedding and after each layer, at the valid tokens.
 
     With a copy of the student on whole windows as the target, this is what futo-org/whisper-acft (`finetune.ipynb`) trains
-    short windows with; there over all states of two equal decoders. Ours: where the target has more layers, each of the student's
-    belongs to the one at the same height, first to first and last to last; padding does not count.
+    short windows with; there over all states of two equal decoders. Ours: where the target has more layers, each of the
+    student's belongs to the one at the same height, first to first and last to last; padding does not count.
     """
 
     kind: Literal["hidden_states"] = "hidden_states"
