@@ -235,8 +235,8 @@ def keep_parts(config: RunConfig, run: RunFolder) -> None:
 
     A copy stays as it is: a resume with another text is refused, and must not change what the run was made with.
     """
-    for _, files, marks in marked(config):
-        for path in files if Mark.PARTS_FILES in marks else ():
+    for _, path, marks in marked(config):
+        if Mark.PARTS_FILES in marks:
             copy = storage.join(PARTS_COPIES, os.path.basename(path))
             if not run.has(copy):
                 run.write_text(copy, load_parts_file(path).text)
@@ -258,9 +258,7 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
     """Workers run in other folders, so that a relative path would lead elsewhere."""
 
     def absolute(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
-        if Mark.PARTS_FILES in marks:
-            return tuple(map(storage.absolute, value))
-        if Mark.PATH in marks:
+        if Mark.PATH in marks or Mark.PARTS_FILES in marks:
             return storage.absolute(value)
         if Mark.PATH_IF_THERE in marks or any(mark.is_model for mark in marks):
             # Hub ids and the like stay as they are.

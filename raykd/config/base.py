@@ -95,11 +95,18 @@ def mapped(section: SectionT, change: Change, above: str = "") -> SectionT:
     changed = {}
     for key, before in section:
         path, marks = above + key, marks_of(type(section), key)
-        value = change(path, before, marks) if marks and before is not None else before
+        value = _changed(change, path, before, marks) if marks and before is not None else before
         value = _mapped_inside(value, change, path)
         if value != before:  # the others stay as they were given: a copy would count every key as set by the user
             changed[key] = value
     return section.model_copy(update=changed) if changed else section
+
+
+def _changed(change: Change, path: str, value: Any, marks: tuple[Mark, ...]) -> Any:
+    """Of a list, each item is a marked value."""
+    if isinstance(value, tuple):
+        return tuple(change(f"{path}[{number}]", item, marks) for number, item in enumerate(value))
+    return change(path, value, marks)
 
 
 def _mapped_inside(value: Any, change: Change, path: str) -> Any:

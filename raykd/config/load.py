@@ -48,7 +48,7 @@ def read_config_file(kind: type[RunConfigT], path: str, overrides: Sequence[str]
 
     def found(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:
         if Mark.PARTS_FILES in marks:
-            return tuple(_parts_file(path, file) for file in value)
+            return _parts_file(path, value)
         is_config = any(mark.is_model for mark in marks) and trained_by_raykd(value)
         return _beside(path, value, key) if is_config else value
 

@@ -166,6 +166,8 @@ class SpeechCollate:
     changes: tuple[RowChange, ...]
     """What is done to each utterance in turn, such as SpecAugment."""
     seed: int
+    student_changes: tuple[RowChange, ...] = ()
+    """What is done after that to the mel that the student hears."""
     reader: BatchReader | None = None
     """What is read beside the utterances."""
     tokens: TokenMap | None = None
@@ -174,14 +176,21 @@ class SpeechCollate:
     def batch(self, rows: list[pa.RecordBatch], epoch: int) -> Batch:
         """`collate` of the utterances, changed, with what is read beside them."""
         batch = collate([self._utterance(row) for row in rows], self.window_frames, self.pad_id)
+        view = epoch
         if self.reader is not None:
-            epoch %= self.reader.views
-            batch.kept = self.reader.read(batch.ids, epoch)
-        for number, row in enumerate(rows):
-            window_MF, n_frames = batch.mel_BMF[number].numpy(), row.column("n_frames")[0].as_py()
-            for change in self.changes:
-                change(window_MF, n_frames, (self.seed, epoch, batch.ids[number]))
+            view = epoch % self.reader.views
+            batch.kept = self.reader.read(batch.ids, view)
+        n_frames = [row.column("n_frames")[0].as_py() for row in rows]
+        self._change(batch, n_frames, view, self.changes)
+        if self.student_changes:
+            batch.teacher_mel_BMF = batch.mel_BMF.clone()
+            self._change(batch, n_frames, epoch, self.student_changes)
         return batch
+
+    def _change(self, batch: Batch, n_frames: Sequence[int], epoch: int, changes: Sequence[RowChange]) -> None:
+        for number, name in enumerate(batch.ids):
+            for change in changes:
+                change(batch.mel_BMF[number].numpy(), n_frames[number], (self.seed, epoch, name))
 
     def placeholder(self, row: pa.RecordBatch) -> Batch:
         """`placeholder` of the utterance."""

@@ -97,6 +97,7 @@ def speech_reading(
     speech_format: SpeechFormat,
     seed: int,
     changes: Sequence[RowChange] = (),
+    student_changes: Sequence[RowChange] = (),
     reader: BatchReader | None = None,
     tokens: TokenMap | None = None,
 ) -> Reading:
@@ -112,12 +113,13 @@ def speech_reading(
         speech_format: for the window that mels are padded to.
         seed: the run's.
         changes: what is done to each utterance, such as SpecAugment.
+        student_changes: what is done to it for the student's ears alone, after that.
         reader: what is read beside the utterances.
         tokens: to the ids of the models, where they are not the corpus's.
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
     pad_id = corpus.pad_id if tokens is None else tokens.student.pad_id
-    collate = SpeechCollate(speech_format.window_frames, pad_id, tuple(changes), seed, reader, tokens)
+    collate = SpeechCollate(speech_format.window_frames, pad_id, tuple(changes), seed, tuple(student_changes), reader, tokens)
     n_frames = corpus.index(split).n_frames
     return Reading(plan, collate, 2 * speech_format.n_mels * float(n_frames.mean()), n_frames)
 

@@ -83,7 +83,7 @@ def _make(
         collate=SpeechCollate(
             ready.speech_format.window_frames,
             corpus.pad_id,
-            tuple(one.change_row for one in ready.method.inputs if one.changes_rows),
+            tuple(one.change_row for one in ready.method.inputs if one.changes_rows and one.reaches_targets()),
             ready.seed,
         ),
         kept_tokens=ready.kept_tokens,

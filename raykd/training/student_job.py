@@ -53,13 +53,15 @@ class StudentJob(TrainingJob):
 
     def reading(self, order: EpochOrder, rank: int, world: int, accumulation: int) -> Reading:
         """Utterances to mel and labels."""
-        changes = [one.change_row for one in self.method.inputs if one.changes_rows]
+        inputs = [one for one in self.method.inputs if one.changes_rows]
+        shared = [one.change_row for one in inputs if one.reaches_targets()]
+        own = [one.change_row for one in inputs if not one.reaches_targets()]
         readers = [reader for target in self.method.targets.values() if (reader := target.reader()) is not None]
         if len(readers) > 1:
             raise UserError("objective.targets: only one target of a run can be cached")
         seed, reader = self.config.seed, readers[0] if readers else None
         wanted, tokens = self.speech_format, self._tokens()
-        return speech_reading(self.corpus, "train", order, rank, world, accumulation, wanted, seed, changes, reader, tokens)
+        return speech_reading(self.corpus, "train", order, rank, world, accumulation, wanted, seed, shared, own, reader, tokens)
 
     def load_model(self) -> nn.Module:
         """The student as it was before training."""

@@ -20,7 +20,7 @@ _MOST_OF_UTTERANCE = 5
 class SpecAugment(Input):
     """SpecAugment (Park et al. 2019) on the mel: zeroed bands of mel channels and of frames.
 
-    Student and targets hear the same. The masks follow from (seed, epoch, utterance id) alone, so they do not depend on the
+    The masks follow from (seed, epoch, utterance id) alone, so they do not depend on the
     number of workers nor on where training was resumed. `data.spec_augment: {...}` is another way to write it.
     """
 
@@ -35,6 +35,12 @@ class SpecAugment(Input):
     """Bands of frames."""
     time_width: int = Field(40, ge=1)
     """Widest band, in frames of 10 ms; never more than a fifth of the utterance."""
+    teacher_hears: Literal["clean", "perturbed"] = "perturbed"
+    """Which mel the targets hear: `perturbed` is the student's. On clean speech one answer of a cache serves all epochs."""
+
+    def reaches_targets(self) -> bool:
+        """As `teacher_hears` says."""
+        return self.teacher_hears == "perturbed"
 
     def change_row(self, window_MF: NDArray[np.float32], n_frames: int, key: RowKey) -> None:
         """Mask the first `n_frames` frames in place."""

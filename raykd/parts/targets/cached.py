@@ -99,7 +99,7 @@ class CachedTeacher(LiveTarget):
 
 def asked(kind: Kind, ready: Ready) -> dict[str, Any]:
     """All that answers of a kind hang on beside the utterances: a store says the same of itself, or it is of another run."""
-    changes = [one.model_dump(mode="json") for one in ready.method.inputs if one.changes_rows]
+    changes = [one.model_dump(mode="json") for one in ready.method.inputs if one.changes_rows and one.reaches_targets()]
     facts: dict[str, Any] = {
         "encoder_hash": ready.encoder_hash,
         "mel_channels": ready.speech_format.n_mels,
