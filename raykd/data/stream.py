@@ -118,7 +118,7 @@ def speech_reading(
         tokens: to the ids of the models, where they are not the corpus's.
     """
     plan = FetchPlan.of(corpus, split, order, rank, world, micro_batches)
-    pad_id = corpus.pad_id if tokens is None else tokens.student.pad_id
+    pad_id = corpus.pad_id if tokens is None else tokens.pad_id
     collate = SpeechCollate(speech_format.window_frames, pad_id, tuple(changes), seed, tuple(student_changes), reader, tokens)
     n_frames = corpus.index(split).n_frames
     return Reading(plan, collate, 2 * speech_format.n_mels * float(n_frames.mean()), n_frames)

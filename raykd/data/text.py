@@ -82,13 +82,15 @@ class LabelEncoder:
         """The text of label ids, no space at either end. Special tokens are dropped or, but for timestamps, kept by name."""
         return str(self._backend.decode(list(ids), skip_special_tokens=not keep_special)).strip()
 
-    def token(self, number: int) -> str:
-        """A token as the vocabulary spells it: bytes as printable characters."""
-        return str(self._backend.convert_ids_to_tokens(number))
+    def merged_from(self, number: int) -> tuple[int, int]:
+        """The two tokens that a token of text was merged from. Raises KeyError: it is a byte, or no text."""
+        return self._merges[number]
 
-    def spelled(self, token: str) -> list[int]:
-        """A token of another vocabulary in tokens of this one."""
-        return [piece.id for piece in self._backend.backend_tokenizer.model.tokenize(token)]
+    @cached_property
+    def _merges(self) -> dict[int, tuple[int, int]]:
+        described, ids = json.loads(self._backend.backend_tokenizer.to_str()), self._vocabulary
+        pairs = [one.split(" ") if isinstance(one, str) else one for one in described["model"]["merges"]]
+        return {ids[left + right]: (ids[left], ids[right]) for left, right in reversed(pairs)}
 
     @cached_property
     def languages(self) -> frozenset[str]:

@@ -27,6 +27,7 @@ from raykd.data.teacher_cache import (
     read_table,
     token_type,
 )
+from raykd.data.token_map import TokenMap
 from raykd.errors import UserError
 from raykd.labelling.answers import likeliest, narrowed
 from raykd.labelling.plan import Progress, alone, begin, require_same, writing
@@ -75,6 +76,7 @@ def _make(
     items = _left(folder, wanted, index, config)
     total = len(index) * config.views
     done_before = total - sum(len(item["positions"]) for item in items)
+    tokens = TokenMap.of(ready.speech_format, ready.kept_tokens)
     job = _Job(
         folder=folder,
         kinds=tuple(wanted),
@@ -82,9 +84,10 @@ def _make(
         corpus=corpus,
         collate=SpeechCollate(
             ready.speech_format.window_frames,
-            corpus.pad_id,
+            corpus.pad_id if tokens is None else tokens.pad_id,
             tuple(one.change_row for one in ready.method.inputs if one.changes_rows and one.reaches_targets()),
             ready.seed,
+            tokens=tokens,
         ),
         kept_tokens=ready.kept_tokens,
         config=config,

@@ -36,7 +36,7 @@ class DevLoss:
     ) -> None:
         """`tokens`: to the student's ids, where they are not the corpus's."""
         self._corpus, self._student, self._tokens, self._batch_size = corpus, student, tokens, batch_size
-        self._pad_id = corpus.pad_id if tokens is None else tokens.student.pad_id
+        self._pad_id = corpus.pad_id if tokens is None else tokens.pad_id
         self._rank, self._world, self._device = rank, world, device
         self._index: Index | None = None
 

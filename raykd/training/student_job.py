@@ -60,7 +60,7 @@ class StudentJob(TrainingJob):
         if len(readers) > 1:
             raise UserError("objective.targets: only one target of a run can be cached")
         seed, reader = self.config.seed, readers[0] if readers else None
-        wanted, tokens = self.speech_format, self._tokens()
+        wanted, tokens = self.speech_format, TokenMap.of(self.speech_format, self.kept_tokens)
         return speech_reading(self.corpus, "train", order, rank, world, accumulation, wanted, seed, shared, own, reader, tokens)
 
     def load_model(self) -> nn.Module:
@@ -80,13 +80,8 @@ class StudentJob(TrainingJob):
     def dev_loss(self, rank: int, world: int, device: torch.device) -> DevLoss:
         """On the corpus's dev split."""
         batch_size = self.config.train.micro_batch_size or self.config.train.batch_size
-        return DevLoss(self.corpus, read_config(self.student), self._tokens(), batch_size, rank, world, device)
-
-    def _tokens(self) -> TokenMap | None:
-        if self.kept_tokens is None:
-            return None
-        wanted = self.speech_format
-        return TokenMap(LabelEncoder(wanted.tokenizer, wanted.tokenizer_revision), self.labels(), self.kept_tokens)
+        tokens = TokenMap.of(self.speech_format, self.kept_tokens)
+        return DevLoss(self.corpus, read_config(self.student), tokens, batch_size, rank, world, device)
 
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Of the student's frozen encoder."""
