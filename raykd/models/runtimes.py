@@ -1,0 +1,47 @@
+"""What the programs that students are exported to cannot do with a model. Each line was tried, or read in their code."""
+
+from typing import Literal
+
+from transformers import WhisperConfig
+
+from raykd.models.pruning import kept_tokens
+from raykd.models.window import CLIP_MARGIN
+
+Format = Literal["hf", "ctranslate2", "ggml"]
+FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml")
+WINDOW_POSITIONS = 1500
+"""Of every published Whisper: 30 s."""
+_V3_VOCABULARY = 51_866
+
+
+def limits(config: WhisperConfig) -> list[str]:
+    """What users of the runtimes will have to know of a model, one sentence each."""
+    found = []
+    if getattr(config, CLIP_MARGIN, None) is not None:
+        found.append(
+            "transformers and faster-whisper give every clip the whole window; docs/runtimes.md has the lines for short ones"
+        )
+    if config.max_source_positions != WINDOW_POSITIONS:
+        seconds = config.max_source_positions / 50
+        found.append(f"whisper.cpp and faster-whisper know windows of 30 s only, this one has {seconds:g} s")
+    if kept_tokens(config) is not None:
+        found.append("whisper.cpp knows vocabularies by their size; export with --pad-vocabulary, which makes the file larger")
+    if config.decoder_layers == 2 and config.vocab_size != _V3_VOCABULARY:
+        found.append("whisper.cpp gives no timestamps with exactly 2 decoder layers (it takes them for an early model)")
+    return found
+
+
+def refusal(config: WhisperConfig, form: Format, pad_vocabulary: bool) -> str | None:
+    """Why a model cannot be exported to a format; None: it can."""
+    if form != "ggml":
+        return None
+    if config.max_source_positions != WINDOW_POSITIONS:
+        return f"whisper.cpp knows windows of 30 s only, and this model's has {config.max_source_positions / 50:g} s"
+    if kept_tokens(config) is not None and not pad_vocabulary:
+        return (
+            f"whisper.cpp would take its {config.vocab_size} tokens for those of another model and read them wrongly; "
+            "give --pad-vocabulary to write the whole vocabulary, the dropped tokens as ones that are never chosen"
+        )
+    if not config.tie_word_embeddings:
+        return "whisper.cpp has one table for embedding and output head, and this model has two"
+    return None
