@@ -13,6 +13,7 @@ from raykd.models.banner import banner_text
 from raykd.models.facts import ModelFacts, RunFacts, model_facts
 from raykd.models.forecast import epoch_seconds
 from raykd.models.state import trainable_names
+from raykd.models.window import heard_frames
 from raykd.parts.outside import load_parts_file
 from raykd.parts.targets.cached import CachedTarget, unanswerable
 from raykd.tracking.progress import Progress, duration
@@ -46,7 +47,9 @@ def run_facts(
     if shapes.teacher is not None and config.teacher is not None:
         dtype = "bfloat16" if config.teacher.dtype == "auto" and machine["bfloat16"] else config.teacher.dtype
         teacher = model_facts(config.teacher.model, shapes.teacher, tokens, "float32" if dtype == "auto" else dtype)
-    student = model_facts(config.student.origin, shapes.student, tokens, machine["precision"], shapes.encoder_shared)
+    shared = shapes.encoder_shared and config.student.window == "whole"
+    frames = heard_frames(shapes.student.config, round(float(index.n_frames.mean())))
+    student = model_facts(config.student.origin, shapes.student, tokens, machine["precision"], shared, frames)
     kept = config.teacher.stores() if isinstance(config.teacher, CachedTarget) else {}
     return RunFacts(
         name=run.name,
@@ -54,7 +57,7 @@ def run_facts(
         student=student,
         teacher=teacher,
         encoder_frozen=not any(name.startswith("model.encoder") for name in trainable_names(shapes.student)),
-        encoder_shared=shapes.encoder_shared,
+        encoder_shared=shared,
         teacher_sharded=config.teacher is not None and config.teacher.sharded,
         device=machine["device"],
         on_gpu=machine["device"] != "CPU",

@@ -46,7 +46,7 @@ def log_mel(samples_S: NDArray[np.float32], n_mels: int, window_frames: int) -> 
     samples_S = samples_S[:window_samples]
     if samples_S.size == 0:
         raise ValueError("log_mel needs at least one sample")
-    n_frames = min(window_frames, -(-(samples_S.size + _REACH) // HOP))
+    n_frames = frames_of(samples_S.size, window_frames)
     n_computed = -(-n_frames // _ROWS) * _ROWS
     padded_T = _padded(samples_S, n_frames, n_computed, window_samples)
     frames_FN = sliding_window_view(padded_T, N_FFT)[::HOP][:n_computed]
@@ -65,6 +65,11 @@ def log_mel(samples_S: NDArray[np.float32], n_mels: int, window_frames: int) -> 
     mel_MF += 4.0
     mel_MF *= 0.25
     return mel_MF.astype(np.float16)
+
+
+def frames_of(samples: int, window_frames: int) -> int:
+    """Frames that touch so much audio, at most the window's."""
+    return min(window_frames, -(-(samples + _REACH) // HOP))
 
 
 class _PowerSpectrum:

@@ -140,8 +140,9 @@ def summarize(sentences: Iterable[ScoredSentence], choice: NormalizerChoice = "a
     Returns:
         `wer` and `cer` over all sentences, `per_language` (the same with counts for each language), `macro` (the plain mean of
         the languages' rates), `normalizer` (its name for each language) and the counts `utterances`, `words`, `substitutions`,
-        `deletions` and `insertions` (of words). With a vocabulary also `invalid_words`, `hypothesis_words` and their ratio
-        `invalid_word_share`; with teacher forcing `loss` (mean cross-entropy of a label token in nats), `label_tokens`,
+        `deletions` and `insertions` (of words) and `repeated_5grams` (five words in a row that the same hypothesis had before:
+        a decoder that loops, as Distil-Whisper counts it). With a vocabulary also `invalid_words`, `hypothesis_words` and their
+        ratio `invalid_word_share`; with teacher forcing `loss` (mean cross-entropy of a label token in nats), `label_tokens`,
         `teacher_forced_wer` and `teacher_forced_cer`; both here and for each language.
     """
     by_language: dict[str, list[ScoredSentence]] = {}
@@ -170,10 +171,17 @@ def _scores(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
         "substitutions": words.substitutions,
         "deletions": words.deletions,
         "insertions": words.insertions,
+        "repeated_5grams": sum(_repeated(sentence.hypothesis.split()) for sentence in sentences),
         "characters": characters.length,
         **_word_validity(sentences),
         **_teacher_forced_scores(sentences),
     }
+
+
+def _repeated(words: Sequence[str], length: int = 5) -> int:
+    """Sequences of so many words that stood in the same text before."""
+    grams = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
+    return len(grams) - len(set(grams))
 
 
 def _word_validity(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from raykd.data.mel import log_mel, pad_mel
 from raykd.data.text import LabelEncoder
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Runtime, Window
-from raykd.models.runtimes import WINDOW_POSITIONS
+from raykd.models.runtimes import LABEL_POSITIONS, WINDOW_POSITIONS
 from raykd.models.whisper import read_config, save_whisper
 from raykd.models.window import clip_frames, heard_frames
 
@@ -40,11 +40,11 @@ def convert(model: WhisperForConditionalGeneration, processor: WhisperProcessor,
 
 
 def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[Runtime]:
-    """CTranslate2 with raykd's features; faster-whisper where the model has the window that it gives every clip."""
+    """CTranslate2 with raykd's features; faster-whisper where the model has the positions that it counts on."""
     config = read_config(str(Path(out, _TOKENIZER)))
     rounded = 0.0 if quantization == "float32" else _ROUNDED
     found = [Runtime("CTranslate2", _Direct(out, config, quantization), windows, rounded)]
-    if config.max_source_positions == WINDOW_POSITIONS:
+    if (config.max_source_positions, config.max_target_positions) == (WINDOW_POSITIONS, LABEL_POSITIONS):
         tolerance = max(rounded, _OWN_FEATURES)
         found.append(Runtime("faster-whisper", _FasterWhisper(out, config, quantization), windows, tolerance))
     return found

@@ -6,6 +6,9 @@ the bytes of the tokens of text, then each tensor by its name in openai-whisper.
 
 import re
 import struct
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,15 +17,20 @@ from numpy.typing import NDArray
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from raykd import storage
+from raykd.data.format import SAMPLE_RATE
+from raykd.data.mel import frames_of
+from raykd.errors import RunError
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Runtime, Window
+from raykd.models.runtimes import WINDOW_POSITIONS
 from raykd.models.window import CLIP_MARGIN
 
-QUANTIZATIONS = ("float16", "float32", "q8_0")
+QUANTIZATIONS = ("float16", "q8_0")
+"""whisper.cpp has no convolution for float32 weights."""
 FILE = "ggml-model.bin"
 SETTINGS = "clip_margin.txt"
 _MAGIC = 0x67676D6C
-_FILE_TYPES = {"float32": 0, "float16": 1, "q8_0": 2007}
+_FILE_TYPES = {"float16": 1, "q8_0": 2007}
 """In the header; 2 000 is the version of quantised files."""
 _TENSOR_TYPES = {"float32": 0, "float16": 1, "q8_0": 8}
 _ALWAYS_WIDE = {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.positional_embedding", "decoder.positional_embedding"}
@@ -83,25 +91,43 @@ def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[R
 
 
 class _WhisperCpp:
-    def __init__(self, out: str) -> None:
-        from pywhispercpp.model import Model
+    """In a process of its own: what whisper.cpp does not expect of a file ends the process."""
 
-        self._model: Any = Model(str(Path(out, FILE)), redirect_whispercpp_logs_to=None, print_progress=False)
+    def __init__(self, out: str) -> None:
         self._margin = int(storage.read_bytes(str(Path(out, SETTINGS))).decode() or 0)
+        self._process = ProcessPoolExecutor(1, get_context("spawn"), _load, (str(Path(out, FILE)),))
 
     def __call__(self, clip: Clip, window: Window) -> str:
-        samples_S = np.pad(clip.samples_S, (0, max(0, int(16_000 * _SHORTEST_S) - len(clip.samples_S))))
-        positions = -(-len(samples_S) // 320) + self._margin
-        segments = self._model.transcribe(
-            samples_S,
-            language=clip.language,
-            temperature_inc=0.0,
-            no_timestamps=True,
-            single_segment=True,
-            audio_ctx=min(1500, positions) if window == "clip" else 0,
-            greedy={"best_of": 1},
-        )
-        return " ".join(segment.text.strip() for segment in segments).strip()
+        samples_S = np.pad(clip.samples_S, (0, max(0, int(SAMPLE_RATE * _SHORTEST_S) - len(clip.samples_S))))
+        positions = -(-frames_of(len(samples_S), 2 * WINDOW_POSITIONS) // 2) + self._margin
+        heard = min(WINDOW_POSITIONS, positions) if window == "clip" else 0
+        try:
+            return self._process.submit(_transcribed, samples_S, clip.language, heard).result()
+        except BrokenProcessPool:
+            raise RunError(f"whisper.cpp ended while it read or transcribed {clip.id}; the export is not done") from None
+
+
+_loaded: list[Any] = []
+"""The model of this process."""
+
+
+def _load(path: str) -> None:
+    from pywhispercpp.model import Model
+
+    _loaded.append(Model(path, redirect_whispercpp_logs_to=None, print_progress=False))
+
+
+def _transcribed(samples_S: NDArray[np.float32], language: str, positions: int) -> str:
+    segments = _loaded[0].transcribe(
+        samples_S,
+        language=language,
+        temperature_inc=0.0,
+        no_timestamps=True,
+        single_segment=True,
+        audio_ctx=positions,
+        greedy={"best_of": 1},
+    )
+    return " ".join(segment.text.strip() for segment in segments).strip()
 
 
 def _renamed(name: str) -> str:

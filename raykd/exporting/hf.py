@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from raykd.data.mel import frames_of
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Runtime, Window
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
@@ -37,8 +38,10 @@ class _Generate:
         mel_BMF = features.input_features
         config = self._model.config
         config.max_source_positions = len(self._positions)
-        frames = heard_frames(config, -(-len(clip.samples_S) // 160)) if window == "clip" else mel_BMF.shape[-1]
-        # The lines of docs/runtimes.md: a model of as many positions as the clip needs.
+        frames = mel_BMF.shape[-1]
+        if window == "clip":
+            frames = heard_frames(config, frames_of(len(clip.samples_S), frames))
+        # The lines of README.md: a model of as many positions as the clip needs.
         config.max_source_positions = frames // 2
         self._model.model.encoder.embed_positions = nn.Embedding.from_pretrained(self._positions[: frames // 2])
         multilingual = self._model.generation_config.is_multilingual

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from raykd.models.facts import ModelFacts, RunFacts
 from raykd.models.forecast import data_verdict, forecast_rows, out_of_proportion
+from raykd.models.runtimes import limits
+from raykd.models.window import CLIP_MARGIN
 
 FULL_ENOUGH = 0.25
 """Share of the window that utterances fill on average below which the encoder mostly hears padding."""
@@ -25,6 +27,7 @@ def banner_text(facts: RunFacts) -> str:
         ("length", f"{facts.steps:,} steps, {facts.steps / facts.steps_per_epoch:.1f} epochs of {facts.steps_per_epoch:,}"),
     ]
     rows += forecast_rows(facts)
+    rows += [("export", limit) for limit in limits(facts.student.dims)]
     rows += [("parts", f"code of your own from {', '.join(facts.parts)}")] if facts.parts else []
     lines = [f"run {facts.name} -> {facts.folder}"]
     lines += [f"  {subject:<9}{text}" for subject, text in rows]
@@ -114,8 +117,11 @@ def _batch_warnings(facts: RunFacts) -> list[str]:
     if facts.windows < facts.batch_size:
         found.append(f"the corpus has {facts.windows} {facts.row}, fewer than a batch of {facts.batch_size}")
     filled = facts.mean_s / facts.window_s
-    if filled < FULL_ENOUGH:
-        found.append(f"utterances fill {filled:.0%} of the {facts.window_s:g} s window, and the encoder computes all of it")
+    if filled < FULL_ENOUGH and getattr(facts.student.dims, CLIP_MARGIN, None) is None:
+        found.append(
+            f"utterances fill {filled:.0%} of the {facts.window_s:g} s window, and the encoder computes all of it, also at "
+            "inference; student.window: clip trains a student for which it does not"
+        )
     return found
 
 

@@ -92,16 +92,21 @@ class RunFacts:
 
 
 def model_facts(
-    name: str, model: WhisperForConditionalGeneration, tokens: float, dtype: str, shared_encoder: bool = False
+    name: str,
+    model: WhisperForConditionalGeneration,
+    tokens: float,
+    dtype: str,
+    shared_encoder: bool = False,
+    frames: int | None = None,
 ) -> ModelFacts:
-    """Facts of a loaded model, for utterances of `tokens` label positions."""
+    """Facts of a loaded model, for utterances of `tokens` label positions that it hears `frames` of; None: its whole window."""
     config = model.config
     return ModelFacts(
         name=name,
         dims=config,
         shape=f"{config.encoder_layers}+{config.decoder_layers} layers, width {config.d_model}",
         parameters=count_parameters(model),
-        flops=flops_per_utterance(config, tokens=max(1, round(tokens)), shared_encoder=shared_encoder),
+        flops=flops_per_utterance(config, frames, max(1, round(tokens)), shared_encoder),
         dtype=dtype,
         attention=config._attn_implementation,
     )

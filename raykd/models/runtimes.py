@@ -9,8 +9,8 @@ from raykd.models.window import CLIP_MARGIN
 
 Format = Literal["hf", "ctranslate2", "ggml"]
 FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml")
-WINDOW_POSITIONS = 1500
-"""Of every published Whisper: 30 s."""
+WINDOW_POSITIONS, LABEL_POSITIONS = 1500, 448
+"""Of every published Whisper: 30 s, and the decoder's."""
 _V3_VOCABULARY = 51_866
 
 
@@ -19,7 +19,7 @@ def limits(config: WhisperConfig) -> list[str]:
     found = []
     if getattr(config, CLIP_MARGIN, None) is not None:
         found.append(
-            "transformers and faster-whisper give every clip the whole window; docs/runtimes.md has the lines for short ones"
+            "transformers and faster-whisper give every clip the whole window; for short ones see raykd/exporting/README.md"
         )
     if config.max_source_positions != WINDOW_POSITIONS:
         seconds = config.max_source_positions / 50
@@ -37,6 +37,8 @@ def refusal(config: WhisperConfig, form: Format, pad_vocabulary: bool) -> str | 
         return None
     if config.max_source_positions != WINDOW_POSITIONS:
         return f"whisper.cpp knows windows of 30 s only, and this model's has {config.max_source_positions / 50:g} s"
+    if config.encoder_ffn_dim != 4 * config.d_model or config.decoder_ffn_dim != 4 * config.d_model:
+        return "whisper.cpp takes feed-forward layers to be 4 times as wide as the model, and this model's are not"
     if kept_tokens(config) is not None and not pad_vocabulary:
         return (
             f"whisper.cpp would take its {config.vocab_size} tokens for those of another model and read them wrongly; "
