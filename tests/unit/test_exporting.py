@@ -15,7 +15,7 @@ from raykd.exporting.clips import Clip
 from raykd.exporting.gate import Checked, as_json, export
 from raykd.models.demo import demo_processor, new_whisper
 from raykd.models.pruning import prune_tokenizer, prune_whisper, tokens_to_keep
-from raykd.models.runtimes import limits, refusal
+from raykd.models.runtimes import Format, limits, refusal
 from raykd.models.whisper import load_processor, load_whisper, read_config, save_whisper
 from raykd.models.window import CLIP_MARGIN
 
@@ -92,8 +92,7 @@ def test_a_difference_fails_and_shows_the_clip(
         write(file, name, 5 + 0 * values if name == "decoder.ln.bias" else values, quantization)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ggml, "_write", forgets)
-    told = r"(?s)whisper\.cpp, whole window: .* of the words differ .*clip-0
-    PyTorch: .*whisper"
+    told = r"(?s)whisper\.cpp, whole window: .* of the words differ .*clip-0\n    PyTorch: .*whisper"
     with pytest.raises(RunError, match=told):
         export(whole, str(tmp_path), "ggml", "float16", clips)
 
