@@ -142,7 +142,8 @@ class Side:
             run = in_ctranslate2(model, quantization or "float32", device, folder)
         else:
             dtype = getattr(torch, options.dtype or ("float16" if device.type == "cuda" else "float32"))
-            run = in_pytorch(whisper.to(device, dtype), model, compiled=kind == "compiled")
+            moved: Any = whisper
+            run = in_pytorch(moved.to(device, dtype), model, compiled=kind == "compiled")
         config = whisper.config
         return cls(model, runtime, run, parameters, lambda frames: heard_frames(config, frames))
 
@@ -276,7 +277,8 @@ def clips_from(options: argparse.Namespace, longest_s: float) -> list[Any]:
 
 def drafted(teacher: Model, draft: Model, options: argparse.Namespace) -> str:
     """Assisted generation beside the teacher's own, clip by clip, in turns."""
-    own, helper = load_whisper(teacher.folder), load_whisper(draft.folder)
+    own: Any = load_whisper(teacher.folder)
+    helper = load_whisper(draft.folder)
     processor: Any = load_processor(teacher.folder)
     seconds: dict[bool, float] = {False: 0.0, True: 0.0}
     same = 0

@@ -7,7 +7,9 @@ import numpy as np
 
 from raykd.config import Config
 from raykd.data.corpus import Corpus
+from raykd.models.pruning import prune_tokenizer, prune_whisper
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
+from raykd.parts.students.vocabulary import kept_tokens_of
 from raykd.training.student_job import StudentJob
 from tests.corpora import make_corpus, row, speech_format
 
@@ -54,12 +56,18 @@ def job_maker(source: str, corpus: Corpus, teacher: Path, folder: Path) -> MakeJ
             }
         )
         init = folder / name / "student_init"
-        model = config.student.make(load_whisper(str(teacher)), 0)
-        save_whisper(model, load_processor(str(teacher)), str(init))
+        model, processor = config.student.made(load_whisper(str(teacher)), 0), load_processor(str(teacher))
+        wanted = speech_format(teacher)
+        kept = kept_tokens_of(config.student, model.config, model.config, wanted, corpus)
+        if kept is not None:
+            prune_whisper(model, kept)
+            processor.tokenizer = prune_tokenizer(processor.tokenizer, kept)
+        save_whisper(model, processor, str(init))
         return StudentJob(
             config=config,
             corpus=corpus,
-            speech_format=speech_format(teacher),
+            speech_format=wanted,
+            kept_tokens=kept,
             student=str(init),
             encoder_shared=config.student.freeze_encoder,
             teacher_hash="",

@@ -6,8 +6,9 @@ B utterances, U label positions, N valid tokens, V vocabulary, M mel channels, F
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Plain:
     clip: float
     weight_decay: float
     mlm: Any = None
+    kept: Any = None
+    """Of each of the student's tokens, its id in the vocabulary of those that teach; None: the same."""
     ema: Any = None
     """Decay; `copy` is then the average."""
     change: Callable[["Plain", Any], Any] | None = None
@@ -95,6 +98,17 @@ def kl(student_NV: Tensor, target_NV: Tensor, student_t: float, target_t: float)
     return student_t**2 * functional.kl_div(log_p_NV, q_NV, reduction="sum") / len(student_NV)
 
 
+class Kept:
+    """A teacher with the whole vocabulary, asked in ids of a student that has some of its tokens."""
+
+    def __init__(self, model: Any, kept: Sequence[int]) -> None:
+        self.model, self.kept = model, torch.tensor(kept)
+
+    def __call__(self, input_features: Tensor, decoder_input_ids: Tensor) -> Any:
+        said = self.model(input_features=input_features, decoder_input_ids=self.kept[decoder_input_ids])
+        return SimpleNamespace(logits=said.logits[..., self.kept])
+
+
 def kd(plain: Plain, batch: Any) -> Losses:
     """Distil-Whisper."""
     student_NV, label_N = logits(plain.student, batch), labels(batch)
@@ -109,12 +123,14 @@ def mlm_kd(plain: Plain, batch: Any) -> Losses:
     guesses = []
     for inputs_U, label_U in zip(batch.decoder_input_BU, batch.labels_BU, strict=True):
         text_T = torch.cat((inputs_U[:1], label_U[label_U != -100]))
+        text_T = text_T if plain.kept is None else plain.kept[text_T]
         for position in range(1, len(text_T)):
             masked_T = text_T.clone()
             masked_T[position] = plain.mlm.mask_id
             with torch.no_grad():
                 state_D = plain.mlm(masked_T[None], torch.tensor([len(text_T)]))[0, position]
-            guesses.append(plain.mlm.embedding.weight @ state_D)
+            said_V = plain.mlm.embedding.weight @ state_D
+            guesses.append(said_V if plain.kept is None else said_V[plain.kept])
     lambda_lm, tau, V = 0.3, 2.0, student_NV.shape[1]
     weight_kl = (1 - lambda_lm) / V
     total = lambda_lm + weight_kl * tau**2

@@ -54,6 +54,8 @@ ONE_WORKER: list[Case] = [
     ("kd", {"micro_batch_size": 4}),
     ("kd", {"clip_norm": 0.0}),
     ("kd", {"freeze_encoder": False}),
+    ("kd", {"vocabulary": "from_corpus"}),
+    ("mlm_kd", {"vocabulary": "from_corpus"}),
     ("kd", {"zero_stage": 3, "micro_batch_size": 4}),
     ("ema", {"zero_stage": 3}),
 ]
@@ -102,19 +104,19 @@ def make_sharp_job(numbers: Corpus, sharp_dir: Path, tmp_path: Path) -> MakeJob:
 def job_of(case: Case, make_job: MakeJob, mlm_dir: Path, number: int) -> StudentJob:
     name, settings = case
     method, train = METHODS[name], dict(settings)
-    student = {"freeze_encoder": train.pop("freeze_encoder", True)}
+    student = {name: train.pop(name) for name in ("freeze_encoder", "vocabulary") if name in train}
     objective = {**method.objective, **({"mlm": str(mlm_dir)} if method.more else {})}
     usual = {"steps": STEPS, "warmup_steps": 2, "weight_decay": 0.1, "clip_norm": 0.5, "zero_stage": 0}
     job = make_job(f"{name}-{number}", student=student, objective=objective, **{**usual, **train})
     return replace(job, trained_ids=None)
 
 
-_done: dict[tuple[str, bool, float], tuple[Plain, dict[str, torch.Tensor]]] = {}
+_done: dict[tuple[str, bool, float, bool], tuple[Plain, dict[str, torch.Tensor]]] = {}
 """Accumulation, workers and ZeRO stages are nothing to the loop by hand."""
 
 
 def by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[Plain, dict[str, torch.Tensor]]:
-    key = (name, job.config.student.freeze_encoder, job.config.train.clip_norm)
+    key = (name, job.config.student.freeze_encoder, job.config.train.clip_norm, job.kept_tokens is None)
     if key not in _done:
         _done[key] = _by_hand(job, name, mlm_dir, teacher)
     return _done[key]
@@ -129,12 +131,13 @@ def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[P
     train = job.config.train
     loop = Plain(
         student=plain.load(job.student, job.config.student.freeze_encoder),
-        teacher=plain.load(teacher),
+        teacher=plain.load(teacher) if job.kept_tokens is None else plain.Kept(plain.load(teacher), job.kept_tokens),
         losses=METHODS[name].losses,
         lr=rate,
         clip=train.clip_norm,
         weight_decay=0.1,
         mlm=load_masked_lm(str(mlm_dir)).double().eval() if name == "mlm_kd" else None,
+        kept=None if job.kept_tokens is None else torch.tensor(job.kept_tokens),
         ema=0.6 if name in {"ema", "askd"} else None,
     )
     return loop, loop.train(whole)
