@@ -171,8 +171,9 @@ def _with_own_tokens(config: Config, models: Models, corpus: Corpus, run: RunFol
         prune_whisper(student, kept)
         processor.tokenizer = prune_tokenizer(processor.tokenizer, kept)
         save_whisper(student, processor, run.student_pruned_dir)
-    shape = _shape_of(load_whisper(run.student_pruned_dir))
-    return replace(models, student=run.student_pruned_dir, student_shape=shape, kept_tokens=kept)
+    student = load_whisper(run.student_pruned_dir)
+    config.student.freeze(student)
+    return replace(models, student=run.student_pruned_dir, student_shape=_shape_of(student), kept_tokens=kept)
 
 
 def _hash_of_target(target: Target, student: WhisperForConditionalGeneration, run: RunFolder) -> str:

@@ -103,9 +103,12 @@ def _sources(config: Mapping[str, Any]) -> list[str]:
 
 
 def _start(student: Student) -> str:
-    """What the student starts from; of a local folder only the last part."""
+    """What the student starts from, and how it is smaller; of a local folder only the last part."""
     start = student.started_from()
-    return start if is_hub_id(start) or start != student.origin else Path(start).name
+    start = start if is_hub_id(start) or start != student.origin else Path(start).name
+    if student.window != "whole":
+        start += f"; hears a clip and {student.window.margin * FRAMES_PER_POSITION_S:g} s, or whole windows"
+    return start if student.vocabulary == "whole" else f"{start}; vocabulary cut to what the training text needs"
 
 
 def is_hub_id(name: str | None) -> bool:

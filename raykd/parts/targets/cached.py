@@ -110,14 +110,17 @@ def asked(kind: Kind, ready: Ready) -> dict[str, Any]:
     if kind == "topk":
         encoder = LabelEncoder(ready.speech_format.tokenizer, ready.speech_format.tokenizer_revision)
         facts |= {"teacher_hash": ready.teacher_hash, "tokenizer": encoder.fingerprint}
-        if ready.kept_tokens is not None:
-            facts["kept_tokens"] = hashlib.sha256(repr(ready.kept_tokens).encode()).hexdigest()
+        kept = ready.kept_tokens
+        facts["kept_tokens"] = kept and hashlib.sha256(repr(kept).encode()).hexdigest()
     return facts
 
 
 def cache_folder(cache_dir: str, ready: Ready) -> str:
     """Where the cache of a teacher, some data and their random changes is put, unless a path is given."""
-    facts = json.dumps([asked("topk", ready), ready.corpus.key], sort_keys=True)
+    asked_for = asked("topk", ready)
+    if asked_for["kept_tokens"] is None:
+        del asked_for["kept_tokens"]  # caches that were made before vocabularies could be cut are found
+    facts = json.dumps([asked_for, ready.corpus.key], sort_keys=True)
     return storage.join(cache_dir, "teacher_caches", hashlib.sha256(facts.encode()).hexdigest()[:16])
 
 
