@@ -1,5 +1,7 @@
 """The README's first command, as a user runs it, on two minutes of speech: what it says and what it leaves behind."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -16,6 +18,8 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from raykd.config import load_config
 from raykd.data.rejects import REJECT_COLUMNS
+from raykd.errors import UserError
+from raykd.export import main as export
 from raykd.training.checkpoint import list_checkpoints, step_of
 from tests.ray.commands import run_here, start
 
@@ -154,3 +158,18 @@ def test_the_second_run_has_its_own_folder_and_makes_nothing_again(runs: Runs) -
     again = json.loads((runs.folder / "runs" / "quickstart-2" / "metrics.json").read_text())
     for model in ("teacher", "student"):
         assert again[model]["wer"] == runs.metrics[model]["wer"], "the same config and seed give the same student"
+
+
+def test_the_student_is_exported_once_another_program_says_the_same(runs: Runs) -> None:
+    said = io.StringIO()
+    with contextlib.chdir(runs.folder), contextlib.redirect_stdout(said):
+        export(["runs/quickstart", "--format", "ctranslate2", "--clips", "3"])
+    assert re.search(r"CTranslate2 +whole .* 0\.00 %", said.getvalue()), said.getvalue()
+    out = runs.run / "exports" / "ctranslate2-float32"
+    assert (out / "model.bin").exists()
+    (checked,) = json.loads((out / "export.json").read_text())
+    assert checked["differing_words"] == 0
+    with contextlib.chdir(runs.folder), pytest.raises(UserError, match=r"windows of 30 s only, and this model's has 4 s"):
+        export(["runs/quickstart", "--format", "ggml"])
+    with contextlib.chdir(runs.folder), pytest.raises(UserError, match="is no run, so there are no test clips"):
+        export(["runs/quickstart/student", "--format", "hf"])

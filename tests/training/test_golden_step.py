@@ -54,8 +54,8 @@ ONE_WORKER: list[Case] = [
     ("kd", {"micro_batch_size": 4}),
     ("kd", {"clip_norm": 0.0}),
     ("kd", {"freeze_encoder": False}),
-    ("kd", {"vocabulary": "from_corpus"}),
-    ("mlm_kd", {"vocabulary": "from_corpus"}),
+    ("kd", {"vocabulary": {"kind": "from_corpus", "words": 100}}),
+    ("mlm_kd", {"vocabulary": {"kind": "from_corpus", "words": 100}}),
     ("kd", {"zero_stage": 3, "micro_batch_size": 4}),
     ("ema", {"zero_stage": 3}),
 ]
