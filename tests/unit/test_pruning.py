@@ -1,6 +1,7 @@
 """A cut vocabulary: nothing becomes unspellable, the rest stays what it was, and padding puts it back."""
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import WhisperTokenizer
 
+from raykd.data.corpus import Corpus
 from raykd.data.text import LabelEncoder
 from raykd.data.token_map import TokenMap
 from raykd.errors import UserError
@@ -22,6 +24,7 @@ from raykd.models.pruning import (
     whole_vocabulary,
 )
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
+from raykd.parts.students.vocabulary import FromCorpus, frequent_words
 
 TEXTS = [" Žluťoučký kůň úpěl ďábelské ódy.", " jedna dva tři, čtyři sta padesát pět", " Well... it's 3:45 p.m. (sharp)!"]
 
@@ -139,3 +142,28 @@ def test_who_can_teach_whom(tiny_whisper_dir: Path, pruned_dir: Path) -> None:
     check_compatible(cut, cut)
     with pytest.raises(UserError, match="the teacher's vocabulary was cut, and the student's is another"):
         check_compatible(cut, whole)
+
+
+def test_the_frequent_words_of_a_language_are_kept(
+    whole: WhisperTokenizer, tiny_whisper_dir: Path, numbers: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labels = LabelEncoder(str(tiny_whisper_dir))
+    few = FromCorpus(words=0).kept(whole, labels, numbers)
+    (tmp_path / "more.txt").write_text("\ufeffnejneobhospodařovávatelnějšími\n\n", encoding="utf-8")
+    texts = FromCorpus(words=0, texts=(str(tmp_path / "more.txt"),)).kept(whole, labels, numbers)
+    many = FromCorpus(words=500).kept(whole, labels, numbers)
+    assert set(few) < set(texts)
+    assert set(few) < set(many)
+    for text in (" protože", " Protože"):
+        assert set(whole.encode(text, add_special_tokens=False)) <= set(many)
+    assert not set(whole.encode(" nejneobhospodařovávatelnějšími", add_special_tokens=False)) <= set(few)
+    with pytest.raises(
+        UserError, match=r"student\.vocabulary\.words: there is no list of yue words; give .*texts and words: 0"
+    ):
+        frequent_words("yue", 10)
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    with pytest.raises(UserError, match=r"pip install 'raykd\[vocabulary\]'"):
+        frequent_words("cs", 10)
+    assert frequent_words("cs", 0) == []
+    with pytest.raises(UserError, match=r"texts: .*nothing\.txt cannot be read as UTF-8 text"):
+        FromCorpus(words=0, texts=(str(tmp_path / "nothing.txt"),)).kept(whole, labels, numbers)

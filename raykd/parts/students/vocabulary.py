@@ -72,7 +72,7 @@ def frequent_words(language: str, count: int) -> list[str]:
         import wordfreq
     except ImportError:
         raise UserError(
-            "student.vocabulary: the words of a language come with `pip install 'raykd[vocabulary]'`; or give texts and words: 0"
+            "student.vocabulary: lists of words come with `pip install 'raykd[vocabulary]'`; or give texts, and words: 0"
         ) from None
     try:
         words = wordfreq.top_n_list(language, count)
