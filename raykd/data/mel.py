@@ -92,7 +92,9 @@ class _PowerSpectrum:
         return power_FK
 
 
-def pad_mel(mel_MF: NDArray[np.float16], window_frames: int, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def pad_mel(
+    mel_MF: NDArray[np.floating[Any]], window_frames: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """The mel of the whole window, float32 (M, window_frames), written into `out` when given.
 
     Frames of pure padding have no energy, which the extractor lifts to 8 log10 units below the loudest value.

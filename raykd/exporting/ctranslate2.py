@@ -16,7 +16,7 @@ from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Runtime, Window
 from raykd.models.runtimes import LABEL_POSITIONS, WINDOW_POSITIONS
 from raykd.models.whisper import read_config, save_whisper
-from raykd.models.window import clip_frames, heard_frames
+from raykd.models.window import heard_frames
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "float16", "int8_float16", "bfloat16", "int8_bfloat16", "int16")
 _TOKENIZER = "tokenizer"
@@ -102,10 +102,14 @@ def clip_whisper(folder: str, config: WhisperConfig | None = None, **options: An
         short = True
 
         def encode(self, features: NDArray[np.float32]) -> Any:
-            filled = np.flatnonzero(features.reshape(-1, features.shape[-1]).any(0))
-            longest = int(filled[-1]) + 1 if len(filled) else 1
-            frames = heard_frames(dimensions, longest) if self.short else clip_frames(dimensions, features.shape[-1], 0)
-            return super().encode(features[..., :frames])
+            if not self.short:
+                return super().encode(features[..., : 2 * dimensions.max_source_positions])
+            mels_BMF = features.reshape(-1, *features.shape[-2:])
+            spoken = np.flatnonzero(mels_BMF.any((0, 1)))
+            longest = int(spoken[-1]) + 1 if len(spoken) else 1
+            frames = heard_frames(dimensions, longest)
+            # faster-whisper fills with zeros, which are no silence: Whisper's own lies below all that is heard.
+            return super().encode(np.stack([pad_mel(mel_MF[:, :longest], frames) for mel_MF in mels_BMF]))
 
     return ClipWhisper(folder, **options)
 
