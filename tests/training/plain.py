@@ -131,7 +131,7 @@ def mlm_kd(plain: Plain, batch: Any) -> Losses:
                 state_D = plain.mlm(masked_T[None], torch.tensor([len(text_T)]))[0, position]
             said_V = plain.mlm.embedding.weight @ state_D
             guesses.append(said_V if plain.kept is None else said_V[plain.kept])
-    lambda_lm, tau, V = 0.3, 2.0, student_NV.shape[1]
+    lambda_lm, tau, V = 0.3, 2.0, 51_865  # the published code's vocabulary, whatever a student keeps
     weight_kl = (1 - lambda_lm) / V
     total = lambda_lm + weight_kl * tau**2
     ce = functional.cross_entropy(student_NV, label_N)
