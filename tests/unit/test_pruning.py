@@ -157,9 +157,7 @@ def test_the_frequent_words_of_a_language_are_kept(
     for text in (" protože", " Protože"):
         assert set(whole.encode(text, add_special_tokens=False)) <= set(many)
     assert not set(whole.encode(" nejneobhospodařovávatelnějšími", add_special_tokens=False)) <= set(few)
-    with pytest.raises(
-        UserError, match=r"student\.vocabulary\.words: there is no list of yue words; give"
-    ):
+    with pytest.raises(UserError, match=r"student\.vocabulary\.words: there is no list of yue words; give"):
         frequent_words("yue", 10)
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     with pytest.raises(UserError, match=r"pip install 'raykd\[vocabulary\]'"):

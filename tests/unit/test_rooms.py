@@ -22,10 +22,10 @@ TREE: dict[str, Any] = {
 }
 SCRATCH_KEYS = (
     "decoder_layers, dropout, encoder_layers, ffn, freeze_encoder, gradient_checkpointing, heads, kind, max_label_tokens, "
-    "width, window_s"
+    "vocabulary, width, window, window_s"
 )
 KL_KEYS = "contexts, kind, name, scale_by_temperature, student_temperature, target, target_temperature, weight"
-MASK_KEYS = "frequency_masks, frequency_width, kind, time_masks, time_width"
+MASK_KEYS = "frequency_masks, frequency_width, kind, teacher_hears, time_masks, time_width"
 
 
 def read(overrides: Sequence[str] = ()) -> Config:
@@ -83,7 +83,8 @@ REFUSED = {
         "known here: cache_mb, dtype, kind, model, passes, positions"
     ),
     "student={init: a/b, decoder_layers: 2}": (
-        "student.decoder_layers: unknown key; known here: freeze_encoder, gradient_checkpointing, kind, model, revision"
+        "student.decoder_layers: unknown key; known here: freeze_encoder, gradient_checkpointing, kind, model, "
+        "revision, vocabulary, window"
     ),
     "student={init: scratch, scratch: {hedas: 2}}": (
         f"student.scratch.hedas: unknown key; did you mean student.scratch.heads? known here: {SCRATCH_KEYS}"

@@ -58,14 +58,16 @@ class MlmTarget(Target):
         Raises:
             UserError: the folder holds no masked language model, or a damaged one.
         """
+        from raykd.data.text import LabelEncoder
         from raykd.models.masked_lm import load_masked_lm
 
         # Many CPUs have no LSTM in bfloat16, and PyTorch fails there.
         dtype = torch.float32 if on.device.type == "cpu" else compute_dtype(self.dtype, on.device)
-        model = load_masked_lm(self.model, dtype)
+        model, starts_word_V = load_masked_lm(self.model, dtype), torch.from_numpy(LabelEncoder(self.model).starts_word)
         if on.kept_tokens is not None:
             model.prune(on.kept_tokens)
-        return MlmTeacher(model.to(on.device), self, torch.from_numpy(on.labels.starts_word))
+            starts_word_V = starts_word_V[torch.as_tensor(on.kept_tokens)]
+        return MlmTeacher(model.to(on.device), self, starts_word_V)
 
 
 class MlmTeacher(LiveTarget):
