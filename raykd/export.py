@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -47,19 +48,22 @@ def main(arguments: Sequence[str]) -> None:
     if run and not storage.exists(storage.join(model, "config.json")):
         raise UserError(f"{folder}: the run has no student yet; let it finish first (--resume)")
     quantization = options.quantization or _DEFAULTS[options.format]
-    out = options.out or os.path.join(folder, "exports", f"{options.format}-{quantization}")
+    if run is None and not os.path.isdir(folder) and not options.out:
+        raise UserError(f"--out: {folder} is no folder here, so say where the export is to be written")
+    out = options.out or storage.join(folder, "exports", f"{options.format}-{quantization}")
     # Imported here so that --help and mistakes in the arguments answer at once.
     from raykd.exporting.gate import as_json, export
     from raykd.models.runtimes import limits
     from raykd.models.whisper import read_config
 
     console = Console()
-    config = read_config(model)
-    clips = _clips(options, run, folder, config.max_source_positions / 50)
-    with console.status("exporting") as status:
+    at_hand = storage.local_copy(model) if storage.is_remote(model) else nullcontext(model)
+    with at_hand as local, storage.local_output(out) as local_out, console.status("exporting") as status:
+        config = read_config(local)
+        clips = _clips(options, run, folder, config.max_source_positions / 50)
         checked = export(
-            model,
-            out,
+            local,
+            local_out,
             options.format,
             quantization,
             clips,
@@ -68,9 +72,10 @@ def main(arguments: Sequence[str]) -> None:
             tolerance=options.tolerance,
             progress=status.update,
         )
-    storage.write_text(storage.join(out, "export.json"), json.dumps(as_json(checked), indent=2, ensure_ascii=False))
+        told = json.dumps(as_json(checked), indent=2, ensure_ascii=False)
+        storage.write_text(storage.join(local_out, "export.json"), told)
     _tell(checked, console)
-    for limit in limits(config):
+    for limit in limits(config, options.format):
         console.print(f"note    {limit}", highlight=False, soft_wrap=True)
     console.print(f"export  {out}", highlight=False, soft_wrap=True)
 
@@ -120,7 +125,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("model", metavar="RUN", help="run folder, or the folder of a Whisper in Hugging Face format")
     parser.add_argument("--format", required=True, choices=["hf", "ctranslate2", "ggml"])
     parser.add_argument("--quantization", help="of the weights: float32, float16, int8, q8_0, ... as the format has them")
-    parser.add_argument("--out", help="local folder for the result; default: exports/ in the run folder")
+    parser.add_argument("--out", help="folder for the result, local or in a bucket; default: exports/ in the run folder")
     parser.add_argument("--pad-vocabulary", action="store_true", help="write a cut vocabulary as the whole one")
     parser.add_argument("--tokenizer", help="a model with the whole vocabulary, for that; default: the run's teacher")
     parser.add_argument("--data", metavar="SOURCE", help="speech to try it on; default: the run's test split")

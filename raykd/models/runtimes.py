@@ -14,21 +14,27 @@ WINDOW_POSITIONS, LABEL_POSITIONS = 1500, 448
 _V3_VOCABULARY = 51_866
 
 
-def limits(config: WhisperConfig) -> list[str]:
-    """What users of the runtimes will have to know of a model, one sentence each."""
-    found = []
+def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
+    """What users of the programs will have to know of a model, one sentence each; of those that read one format, or of all."""
+    found: list[tuple[set[Format], str]] = []
     if getattr(config, CLIP_MARGIN, None) is not None:
         found.append(
-            "transformers and faster-whisper give every clip the whole window; for short ones see raykd/exporting/README.md"
+            (
+                {"hf", "ctranslate2"},
+                "transformers and faster-whisper give every clip the whole window; for short ones see raykd/exporting/README.md",
+            )
         )
     if config.max_source_positions != WINDOW_POSITIONS:
         seconds = config.max_source_positions / 50
-        found.append(f"whisper.cpp and faster-whisper know windows of 30 s only, this one has {seconds:g} s")
+        told = f"whisper.cpp and faster-whisper know windows of 30 s only, this one has {seconds:g} s"
+        found.append(({"ctranslate2", "ggml"}, told))
     if kept_tokens(config) is not None:
-        found.append("whisper.cpp knows vocabularies by their size; export with --pad-vocabulary, which makes the file larger")
+        told = "whisper.cpp knows vocabularies by their size; export with --pad-vocabulary, which makes the file larger"
+        found.append(({"ggml"}, told))
     if config.decoder_layers == 2 and config.vocab_size != _V3_VOCABULARY:
-        found.append("whisper.cpp gives no timestamps with exactly 2 decoder layers (it takes them for an early model)")
-    return found
+        told = "whisper.cpp gives no timestamps with exactly 2 decoder layers (it takes them for an early model)"
+        found.append(({"ggml"}, told))
+    return [sentence for formats, sentence in found if form is None or form in formats]
 
 
 def refusal(config: WhisperConfig, form: Format, pad_vocabulary: bool) -> str | None:

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import WhisperConfig
 
 from raykd.data.batches import collate
 from raykd.data.corpus import Corpus, Index, read_utterances
@@ -27,7 +26,6 @@ class DevLoss:
     def __init__(
         self,
         corpus: Corpus,
-        student: WhisperConfig,
         tokens: TokenMap | None,
         batch_size: int,
         rank: int,
@@ -35,7 +33,7 @@ class DevLoss:
         device: torch.device,
     ) -> None:
         """`tokens`: to the student's ids, where they are not the corpus's."""
-        self._corpus, self._student, self._tokens, self._batch_size = corpus, student, tokens, batch_size
+        self._corpus, self._tokens, self._batch_size = corpus, tokens, batch_size
         self._pad_id = corpus.pad_id if tokens is None else tokens.pad_id
         self._rank, self._world, self._device = rank, world, device
         self._index: Index | None = None
@@ -52,7 +50,7 @@ class DevLoss:
             for start in range(0, len(positions), self._batch_size):
                 rows = read_utterances(self._corpus.path, self._index, positions[start : start + self._batch_size])
                 rows = rows if self._tokens is None else [self._tokens.utterance(row) for row in rows]
-                frames = heard_frames(self._student, max(row.mel.shape[1] for row in rows))
+                frames = heard_frames(learner.config, max(row.mel.shape[1] for row in rows))
                 batch = collate(rows, frames, self._pad_id).to(self._device)
                 student = Outputs(hidden_ND=learner(batch)[0])
                 _, sums_K = objective(student, learner.head_VD, batch, {}, [ActiveTerm(Ce(), 1.0)], Clock(0, 1))

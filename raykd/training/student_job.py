@@ -13,7 +13,7 @@ from raykd.data.text import LabelEncoder
 from raykd.data.token_map import TokenMap
 from raykd.errors import UserError
 from raykd.models.precision import compute_dtype
-from raykd.models.whisper import load_whisper, read_config
+from raykd.models.whisper import load_whisper
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.students.learner import WhisperLearner
 from raykd.training.dev_loss import DevLoss
@@ -81,7 +81,7 @@ class StudentJob(TrainingJob):
         """On the corpus's dev split."""
         batch_size = self.config.train.micro_batch_size or self.config.train.batch_size
         tokens = TokenMap.of(self.speech_format, self.kept_tokens)
-        return DevLoss(self.corpus, read_config(self.student), tokens, batch_size, rank, world, device)
+        return DevLoss(self.corpus, tokens, batch_size, rank, world, device)
 
     def frozen_dtype(self, device: torch.device) -> torch.dtype:
         """Of the student's frozen encoder."""
