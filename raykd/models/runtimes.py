@@ -18,12 +18,10 @@ def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
     """What users of the programs will have to know of a model, one sentence each; of those that read one format, or of all."""
     found: list[tuple[set[Format], str]] = []
     if getattr(config, CLIP_MARGIN, None) is not None:
-        found.append(
-            (
-                {"hf", "ctranslate2"},
-                "transformers and faster-whisper give every clip the whole window; for short ones see raykd/exporting/README.md",
-            )
+        told = (
+            "transformers and faster-whisper give every clip the whole window; raykd/exporting/README.md has more on short ones"
         )
+        found.append(({"hf", "ctranslate2"}, told))
     if config.max_source_positions != WINDOW_POSITIONS:
         seconds = config.max_source_positions / 50
         told = f"whisper.cpp and faster-whisper know windows of 30 s only, this one has {seconds:g} s"
