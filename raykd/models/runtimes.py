@@ -19,7 +19,7 @@ def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
     found: list[tuple[set[Format], str]] = []
     if getattr(config, CLIP_MARGIN, None) is not None:
         told = (
-            "transformers and faster-whisper give every clip the whole window; raykd/exporting/README.md has more on short ones"
+            "transformers and faster-whisper give every clip the whole window; short ones: raykd/exporting/README.md"
         )
         found.append(({"hf", "ctranslate2"}, told))
     if config.max_source_positions != WINDOW_POSITIONS:
