@@ -21,7 +21,6 @@ from raykd.models.whisper import load_processor, load_whisper, read_config
 from raykd.models.window import CLIP_MARGIN
 
 WRITERS: dict[Format, ModuleType] = {"hf": hf, "ctranslate2": ctranslate2, "ggml": ggml}
-_NEW_TOKENS = 224
 _SHOWN = 3
 
 
@@ -109,10 +108,11 @@ def export(
 
 
 def _by_pytorch(model: str, clips: Sequence[Clip], window: Window) -> tuple[list[str], float]:
-    recogniser = Recogniser(ModelChoice(model, dtype="float32"), torch.device("cpu"), _NEW_TOKENS)
-    config = recogniser.model.config
+    config = read_config(model)
+    # Half of the decoder's positions, as in openai-whisper: the other programs stop there too.
+    recogniser = Recogniser(ModelChoice(model, dtype="float32"), torch.device("cpu"), config.max_target_positions // 2)
     if window == "whole":
-        setattr(config, CLIP_MARGIN, None)
+        setattr(recogniser.model.config, CLIP_MARGIN, None)
 
     def transcribe(clip: Clip) -> str:
         utterance = clip.utterance(config.num_mel_bins, 2 * config.max_source_positions)

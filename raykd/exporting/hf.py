@@ -45,7 +45,8 @@ class _Generate:
         config.max_source_positions = frames // 2
         self._model.model.encoder.embed_positions = nn.Embedding.from_pretrained(self._positions[: frames // 2])
         multilingual = self._model.generation_config.is_multilingual
+        most = config.max_target_positions // 2
         spoken = {"language": clip.language, "task": "transcribe"} if multilingual else {}
         with torch.inference_mode():
-            ids_BT = self._model.generate(mel_BMF[..., :frames], num_beams=1, do_sample=False, **spoken)
+            ids_BT = self._model.generate(mel_BMF[..., :frames], num_beams=1, do_sample=False, max_new_tokens=most, **spoken)
         return str(self._processor.batch_decode(ids_BT, skip_special_tokens=True)[0]).strip()

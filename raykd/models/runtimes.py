@@ -18,9 +18,7 @@ def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
     """What users of the programs will have to know of a model, one sentence each; of those that read one format, or of all."""
     found: list[tuple[set[Format], str]] = []
     if getattr(config, CLIP_MARGIN, None) is not None:
-        told = (
-            "transformers and faster-whisper give every clip the whole window; short ones: raykd/exporting/README.md"
-        )
+        told = "transformers and faster-whisper give every clip the whole window; short ones: raykd/exporting/README.md"
         found.append(({"hf", "ctranslate2"}, told))
     if config.max_source_positions != WINDOW_POSITIONS:
         seconds = config.max_source_positions / 50
