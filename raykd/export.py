@@ -31,6 +31,8 @@ _EXAMPLES = """examples:
 It converts, loads the result in the program that runs it (transformers; CTranslate2 and faster-whisper; whisper.cpp), has it
 transcribe clips of the run's test split (or of --data), compares the texts with those of the student in PyTorch, and measures
 word error rate and speed. Where more words differ than rounding can explain, the clip is shown and the exit status is 1."""
+REPORT = "export.json"
+"""Written when an export is done."""
 _DEFAULTS = {"hf": "float32", "ctranslate2": "float32", "ggml": "float16"}
 
 
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     at_hand = storage.local_copy(model) if storage.is_remote(model) else nullcontext(model)
     with at_hand as local, storage.local_output(out) as local_out, console.status("exporting") as status:
+        storage.delete_file(storage.join(local_out, REPORT))  # of an export that was done before
         config = read_config(local)
         clips = _clips(options, run, folder, config.max_source_positions / 50)
         checked = export(
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
             progress=status.update,
         )
         told = json.dumps(as_json(checked), indent=2, ensure_ascii=False)
-        storage.write_text(storage.join(local_out, "export.json"), told)
+        storage.write_text(storage.join(local_out, REPORT), told)
     _tell(checked, console)
     for limit in limits(config, options.format):
         console.print(f"note    {limit}", highlight=False, soft_wrap=True)

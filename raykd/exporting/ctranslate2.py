@@ -18,10 +18,13 @@ from raykd.models.runtimes import LABEL_POSITIONS, WINDOW_POSITIONS
 from raykd.models.whisper import read_config, save_whisper
 from raykd.models.window import heard_frames
 
+PROGRAMS = ("ctranslate2", "faster_whisper")
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "float16", "int8_float16", "bfloat16", "int8_bfloat16", "int16")
 _TOKENIZER = "tokenizer"
 """Folder inside of the export with what is not CTranslate2's: the student's config and tokenizer."""
 _OWN_FEATURES = 0.03
+_AS_FAR_AS_POSSIBLE = "default"
+"""Computing in the type of the weights, or the nearest one that this machine has: few CPUs have float16."""
 _ROUNDED = 0.05
 
 
@@ -43,19 +46,21 @@ def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[R
     """CTranslate2 with raykd's features; faster-whisper where the model has the positions that it counts on."""
     config = read_config(str(Path(out, _TOKENIZER)))
     rounded = 0.0 if quantization == "float32" else _ROUNDED
-    found = [Runtime("CTranslate2", _Direct(out, config, quantization), windows, rounded)]
+    found = [Runtime("CTranslate2", _Direct(out, config), windows, rounded)]
     if (config.max_source_positions, config.max_target_positions) == (WINDOW_POSITIONS, LABEL_POSITIONS):
         tolerance = max(rounded, _OWN_FEATURES)
-        found.append(Runtime("faster-whisper", _FasterWhisper(out, config, quantization), windows, tolerance))
+        found.append(Runtime("faster-whisper", _FasterWhisper(out, config), windows, tolerance))
     return found
 
 
 class _Direct:
-    def __init__(self, out: str, config: WhisperConfig, quantization: str) -> None:
+    def __init__(self, out: str, config: WhisperConfig) -> None:
         import ctranslate2
 
         self._ctranslate2: Any = ctranslate2
-        self._model: Any = ctranslate2.models.Whisper(out, device="cpu", compute_type=quantization, intra_threads=_threads())
+        self._model: Any = ctranslate2.models.Whisper(
+            out, device="cpu", compute_type=_AS_FAR_AS_POSSIBLE, intra_threads=_threads()
+        )
         self._config, self._labels = config, LabelEncoder(str(Path(out, _TOKENIZER)))
 
     def __call__(self, clip: Clip, window: Window) -> str:
@@ -69,8 +74,8 @@ class _Direct:
 
 
 class _FasterWhisper:
-    def __init__(self, out: str, config: WhisperConfig, quantization: str) -> None:
-        self._model = clip_whisper(out, config, device="cpu", compute_type=quantization, cpu_threads=_threads())
+    def __init__(self, out: str, config: WhisperConfig) -> None:
+        self._model = clip_whisper(out, config, device="cpu", compute_type=_AS_FAR_AS_POSSIBLE, cpu_threads=_threads())
 
     def __call__(self, clip: Clip, window: Window) -> str:
         self._model.short = window == "clip"

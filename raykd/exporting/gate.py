@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -18,7 +19,7 @@ from raykd.exporting.runtime import Window
 from raykd.models.pruning import kept_tokens, pad_whisper, whole_vocabulary
 from raykd.models.runtimes import Format, refusal
 from raykd.models.whisper import load_processor, load_whisper, read_config
-from raykd.models.window import CLIP_MARGIN
+from raykd.models.window import CLIP_MARGIN, clip_margin
 
 WRITERS: dict[Format, ModuleType] = {"hf": hf, "ctranslate2": ctranslate2, "ggml": ggml}
 _SHOWN = 3
@@ -84,6 +85,9 @@ def export(
     config = read_config(model)
     if reason := refusal(config, form, pad_vocabulary):
         raise UserError(f"--format {form}: {model}: {reason}")
+    missing = [name for name in writer.PROGRAMS if find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format {form}: {', '.join(missing)} is not installed; run `pip install 'raykd[export]'`")
     student, processor = load_whisper(model), load_processor(model)
     if pad_vocabulary and kept_tokens(config) is not None:
         if whole_tokenizer is None:
@@ -92,7 +96,7 @@ def export(
         processor.tokenizer = load_processor(whole_tokenizer).tokenizer
     progress(f"writing {form}")
     writer.convert(student, processor, out, quantization)
-    windows: tuple[Window, ...] = ("whole", "clip") if getattr(config, CLIP_MARGIN, None) is not None else ("whole",)
+    windows: tuple[Window, ...] = ("whole", "clip") if clip_margin(config) is not None else ("whole",)
     expected = {window: _by_pytorch(model, clips, window) for window in windows}
     found = []
     for runtime in writer.runtimes(out, windows, quantization):

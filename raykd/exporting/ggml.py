@@ -23,8 +23,10 @@ from raykd.errors import RunError
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Runtime, Window
 from raykd.models.runtimes import WINDOW_POSITIONS
-from raykd.models.window import CLIP_MARGIN
+from raykd.models.window import clip_margin
 
+PROGRAMS = ("pywhispercpp",)
+"""Packages that it takes to write and try it."""
 QUANTIZATIONS = ("float16", "q8_0")
 """whisper.cpp has no convolution for float32 weights."""
 FILE = "ggml-model.bin"
@@ -81,7 +83,7 @@ def convert(model: WhisperForConditionalGeneration, processor: WhisperProcessor,
         for name, tensor in model.state_dict().items():
             if name != "proj_out.weight":  # the token embedding
                 _write(file, _renamed(name), tensor.float().numpy(), quantization)
-    margin = getattr(config, CLIP_MARGIN, None)
+    margin = clip_margin(config)
     storage.write_text(str(Path(out, SETTINGS)), "" if margin is None else str(margin))
 
 

@@ -12,6 +12,7 @@ from raykd.exporting.runtime import Runtime, Window
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
 from raykd.models.window import heard_frames
 
+PROGRAMS = ("transformers",)
 QUANTIZATIONS = ("float32", "float16", "bfloat16")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raykd.models.facts import ModelFacts, RunFacts
 from raykd.models.forecast import data_verdict, forecast_rows, out_of_proportion
 from raykd.models.runtimes import limits
-from raykd.models.window import CLIP_MARGIN
+from raykd.models.window import clip_margin
 
 FULL_ENOUGH = 0.25
 """Share of the window that utterances fill on average below which the encoder mostly hears padding."""
@@ -117,7 +117,7 @@ def _batch_warnings(facts: RunFacts) -> list[str]:
     if facts.windows < facts.batch_size:
         found.append(f"the corpus has {facts.windows} {facts.row}, fewer than a batch of {facts.batch_size}")
     filled = facts.mean_s / facts.window_s
-    if filled < FULL_ENOUGH and getattr(facts.student.dims, CLIP_MARGIN, None) is None:
+    if filled < FULL_ENOUGH and clip_margin(facts.student.dims) is None:
         found.append(
             f"utterances fill {filled:.0%} of the {facts.window_s:g} s window, and the encoder computes all of it, also at "
             "inference; student.window: clip trains a student for which it does not"

@@ -5,7 +5,7 @@ from typing import Literal
 from transformers import WhisperConfig
 
 from raykd.models.pruning import kept_tokens
-from raykd.models.window import CLIP_MARGIN
+from raykd.models.window import clip_margin
 
 Format = Literal["hf", "ctranslate2", "ggml"]
 FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml")
@@ -17,7 +17,7 @@ _V3_VOCABULARY = 51_866
 def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
     """What users of the programs will have to know of a model, one sentence each; of those that read one format, or of all."""
     found: list[tuple[set[Format], str]] = []
-    if getattr(config, CLIP_MARGIN, None) is not None:
+    if clip_margin(config) is not None:
         told = "transformers and faster-whisper give every clip the whole window; short ones: raykd/exporting/README.md"
         found.append(({"hf", "ctranslate2"}, told))
     if config.max_source_positions != WINDOW_POSITIONS:

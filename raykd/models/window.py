@@ -16,9 +16,14 @@ CLIP_MARGIN = "clip_margin"
 """Key of a model's config: encoder positions that it hears after the end of a clip. Without it a model hears whole windows."""
 
 
+def clip_margin(config: WhisperConfig) -> int | None:
+    """Of a model with a short window; None: it hears whole windows."""
+    return getattr(config, CLIP_MARGIN, None)
+
+
 def heard_frames(config: WhisperConfig, longest: int) -> int:
     """Mel frames of a batch that a model's encoder is given, where the longest clip has so many."""
-    margin = getattr(config, CLIP_MARGIN, None)
+    margin = clip_margin(config)
     return 2 * config.max_source_positions if margin is None else clip_frames(config, longest, margin)
 
 

@@ -143,3 +143,17 @@ def test_files_that_other_programs_look_for(whole: str, tmp_path: Path, clips: l
 def test_a_result_knows_whether_it_passed() -> None:
     one = Checked("x", "whole", 0.1, 0.1, 0.02, 0.02, 1.0, 1.0, ())
     assert one.passed
+
+
+def test_a_type_that_this_machine_does_not_have_is_computed_in_another(whole: str, clips: list[Clip], tmp_path: Path) -> None:
+    found = export(whole, str(tmp_path), "ctranslate2", "float16", clips[:1], tolerance=100.0)
+    assert [one.runtime for one in found] == ["CTranslate2", "faster-whisper"]
+
+
+def test_a_program_that_is_not_installed_is_named(
+    whole: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ggml, "PROGRAMS", ("no_such_program",))
+    with pytest.raises(UserError, match=r"no_such_program is not installed; run `pip install 'raykd\[export\]'`"):
+        export(whole, str(tmp_path), "ggml", "float16", clips)
+    assert not list(tmp_path.iterdir())

@@ -20,8 +20,8 @@ _MOST_OF_UTTERANCE = 5
 class SpecAugment(Input):
     """SpecAugment (Park et al. 2019) on the mel: zeroed bands of mel channels and of frames.
 
-    The masks follow from (seed, epoch, utterance id) alone, so they do not depend on the
-    number of workers nor on where training was resumed. `data.spec_augment: {...}` is another way to write it.
+    The masks follow from (seed, epoch, utterance id) alone, so they do not depend on the number of workers nor on where
+    training was resumed. `data.spec_augment: {...}` is another way to write it.
     """
 
     kind: Literal["spec_augment"] = "spec_augment"
