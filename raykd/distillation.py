@@ -329,7 +329,7 @@ class _Distillation:
     def _write_student(self, checkpoint: str) -> None:
         student = load_whisper(self.models.student)
         lay_over(student, storage.join(checkpoint, TRAINABLE))
-        save_whisper(student, load_processor(self.models.student), self.run.student_dir)
+        save_whisper(self.config.student.finished(student), load_processor(self.models.student), self.run.student_dir)
 
     def _speed(self) -> dict[str, dict[str, float]]:
         if self.models.teacher is None:

@@ -46,7 +46,7 @@ def job_maker(source: str, corpus: Corpus, teacher: Path, folder: Path) -> MakeJ
             {
                 "data": {"source": source},
                 "teacher": {"model": str(teacher), "dtype": "float32"},
-                "student": {"decoder_layers": 1, **(student or {})},
+                "student": student if "kind" in (student or {}) else {"decoder_layers": 1, **(student or {})},
                 "objective": objective or {"recipe": "kd"},
                 "train": {
                     **{"precision": "float32", "steps": 4, "batch_size": 8, "lr": 1e-3, "eps": 1e-6, "eval_every": 1000},

@@ -1,7 +1,7 @@
 """Rows of a prepared corpus to the tensors of one forward pass.
 
-Shapes: B utterances or segments, M mel channels, F window frames, U label positions and T positions of a segment (the longest
-of the batch, never the model's maximum).
+Shapes: B utterances or segments, M mel channels, F window frames, S encoder positions (two frames each), U label positions and T
+positions of a segment (the longest of the batch, never the model's maximum).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +44,8 @@ class Batch:
     """int64: each sequence without its first token, filled with -100, as a prompt is."""
     audio_s: float
     """Seconds of audio."""
+    frames: list[int] = field(default_factory=list)
+    """Mel frames of each utterance before it was padded; empty in a placeholder."""
     longest_frames: int = 0
     """Mel frames of the longest utterance of the whole global batch, or of this one where it is alone."""
     sampled_B: torch.Tensor | None = None
@@ -263,6 +265,7 @@ def collate(utterances: Sequence[Utterance], window_frames: int, pad_id: int) ->
         decoder_input_BU=torch.from_numpy(decoder_input_BU),
         labels_BU=torch.from_numpy(labels_BU),
         audio_s=sum(utterance.duration_s for utterance in utterances),
+        frames=[utterance.mel.shape[1] for utterance in utterances],
         longest_frames=max(utterance.mel.shape[1] for utterance in utterances),
     )
 
@@ -271,3 +274,19 @@ def placeholder(utterance: Utterance, window_frames: int, pad_id: int) -> Batch:
     """A batch of one utterance that counts for nothing (`Collate.placeholder`)."""
     batch = collate([utterance], window_frames, pad_id)
     return Batch([], [], batch.mel_BMF, batch.decoder_input_BU, torch.full_like(batch.labels_BU, IGNORED_LABEL), 0.0)
+
+
+def counted_positions(
+    batch: Batch, languages: frozenset[str], with_padding: bool = False
+) -> dict[Literal["encoder", "decoder"], torch.Tensor]:
+    """bool masks, encoder's BS and decoder's BU, of the positions of utterances in some languages: those within the clip and up
+    to the last label, or all.
+    """
+    device, rows = batch.mel_BMF.device, len(batch.mel_BMF)
+    positions_S = torch.arange(-(-batch.mel_BMF.shape[-1] // 2), device=device)
+    heard_BS = positions_S < (torch.tensor(batch.frames or [0] * rows, device=device)[:, None] + 1) // 2
+    read_BU = (batch.labels_BU != IGNORED_LABEL).flip(1).cummax(1).values.flip(1)
+    own_B = torch.tensor([language in languages for language in batch.languages or [""] * rows], device=device)
+    if with_padding:
+        heard_BS, read_BU = torch.ones_like(heard_BS), torch.ones_like(read_BU)
+    return {"encoder": heard_BS & own_B[:, None], "decoder": read_BU & own_B[:, None]}

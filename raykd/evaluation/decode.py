@@ -17,6 +17,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from raykd.data.text import LabelEncoder
+from raykd.models.routing import keep_rows, speaking
 from raykd.models.window import encoder_states
 
 LogitsRule = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +43,8 @@ class Confidence:
 
 @torch.inference_mode()
 def encode(model: WhisperForConditionalGeneration, mel_BMF: Tensor) -> Tensor:
-    """states_BSD of the model's encoder. mel_BMF: features of its window (`models.window.heard_frames`)."""
+    """states_BSD of the model's encoder. mel_BMF: features of its window (`models.window.heard_frames`). With language experts:
+    inside of `models.routing.speaking`."""
     return encoder_states(model.model.encoder, mel_BMF.to(model.device, model.dtype))
 
 
@@ -113,6 +115,7 @@ def greedy_decode(
             open_places = [place for place, over in enumerate(ended) if not over]
             kept_L = torch.tensor(open_places, device=device)
             cache.batch_select_indices(kept_L)
+            keep_rows(model, open_places)
             encoded_LSD, next_L, so_far_LT = encoded_LSD[kept_L], next_L[kept_L], so_far_LT[kept_L]
             rows, ended = [rows[place] for place in open_places], [False] * len(open_places)
         inputs_LP = next_L[:, None]
@@ -141,13 +144,15 @@ def transcribe(
     languages: Sequence[str],
     max_new_tokens: int,
 ) -> list[str]:
-    """Greedy transcripts of a batch, each row in its own language. states_BSD: of the model's encoder (`encode`).
+    """Greedy transcripts of a batch, each row in its own language. states_BSD: of the model's encoder (`encode`), in these
+    languages where it has experts for them.
 
     Raises:
         ValueError: a language that the model's vocabulary does not have.
     """
     prefix_BP = torch.tensor([encoder.prefix(language) for language in languages])
-    tokens = greedy_decode(model, states_BSD, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
+    with speaking(model, languages):
+        tokens = greedy_decode(model, states_BSD, prefix_BP, max_new_tokens, stop_ids=[encoder.eot_id])
     return [encoder.decode(row) for row in tokens]
 
 

@@ -19,9 +19,12 @@ from raykd.data.format import FRAMES_PER_S
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 from raykd.evaluation.decode import encode, transcribe
+from raykd.evaluation.expert_use import ExpertUse, uses_of
 from raykd.evaluation.scoring import TeacherForced
 from raykd.evaluation.teacher_forced import teacher_forced
+from raykd.models.experts import expert_languages
 from raykd.models.precision import compute_dtype
+from raykd.models.routing import speaking
 from raykd.models.whisper import load_whisper
 from raykd.models.window import heard_frames
 
@@ -49,6 +52,8 @@ class Recognition:
     """That encoder and greedy decoding took."""
     teacher_forced: list[TeacherForced] | None = None
     """Where it was asked for."""
+    experts: list[ExpertUse] | None = None
+    """Of each utterance, where the model has experts for any language."""
 
 
 class Recogniser:
@@ -79,16 +84,21 @@ class Recogniser:
         longest = max(utterance.mel.shape[1] for utterance in utterances)
         batch = collate(utterances, heard_frames(self.model.config, longest), self._encoder.pad_id)
         begin = self._now()
-        states_BSD = encode(self.model, batch.mel_BMF)
-        texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)
+        with speaking(self.model, languages):
+            states_BSD = encode(self.model, batch.mel_BMF)
+            texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)
         seconds = self._now() - begin
-        if not with_teacher_forced:
+        has_experts = bool(expert_languages(self.model.config))
+        if not with_teacher_forced and not has_experts:
             return Recognition(texts, seconds)
         if utterances[0].tokens[-1] != self._encoder.eot_id:  # the corpus was made for models of another vocabulary
             own = [replace(one, tokens=self._encoder.encode(one.text, one.language)) for one in utterances]
             batch = collate(own, batch.mel_BMF.shape[-1], self._encoder.pad_id)
-        forced = teacher_forced(self.model, self._encoder, states_BSD, batch.decoder_input_BU, batch.labels_BU)
-        return Recognition(texts, seconds, forced)
+        with speaking(self.model, languages, watched=has_experts) as gates:
+            states_BSD = encode(self.model, batch.mel_BMF) if has_experts else states_BSD
+            forced = teacher_forced(self.model, self._encoder, states_BSD, batch.decoder_input_BU, batch.labels_BU)
+        experts = uses_of(gates, batch, expert_languages(self.model.config)) if has_experts else None
+        return Recognition(texts, seconds, forced if with_teacher_forced else None, experts)
 
     @property
     def _window_frames(self) -> int:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from raykd import storage
 from raykd.config.training import EvaluationConfig
 from raykd.data.corpus import Index
+from raykd.evaluation.expert_use import ExpertUse
 from raykd.evaluation.recogniser import Recognition
 from raykd.evaluation.scoring import ScoredSentence, TeacherForced, score_sentences, summarize
 from raykd.evaluation.vocabulary import Vocabulary
@@ -58,11 +59,14 @@ def scored(
     """The evaluation of `batches` of positions in the index, from their results by number of the batch."""
     texts: dict[int, str] = {}
     forced: dict[int, TeacherForced] = {}
+    experts: dict[int, ExpertUse] = {}
     for number, batch in enumerate(batches):
         result = results[number]
         texts |= zip(batch.tolist(), result.texts, strict=True)
         if result.teacher_forced is not None:
             forced |= zip(batch.tolist(), result.teacher_forced, strict=True)
+        if result.experts is not None:
+            experts |= zip(batch.tolist(), result.experts, strict=True)
     positions = sorted(texts)
     sentences = score_sentences(
         references=[str(index.texts[position]) for position in positions],
@@ -71,6 +75,7 @@ def scored(
         choice=config.normalizer,
         vocabulary=vocabulary,
         teacher_forced=[forced[position] for position in positions] if forced else None,
+        experts=[experts[position] for position in positions] if experts else None,
     )
     rows = _rows(index, positions, [texts[position] for position in positions], sentences)
     audio_s = sum(rows.column("duration_s").to_pylist())

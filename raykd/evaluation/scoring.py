@@ -16,6 +16,7 @@ from typing import Any
 import jiwer
 from jiwer import AlignmentChunk
 
+from raykd.evaluation.expert_use import ExpertUse, shares
 from raykd.evaluation.normalize import NormalizerChoice, normalizer_for, splits_letters
 from raykd.evaluation.vocabulary import Vocabulary
 
@@ -74,6 +75,7 @@ class ScoredSentence:
     invalid_words: tuple[str, ...] | None = None
     """Words of the hypothesis that are not in the vocabulary; None without one."""
     teacher_forced: TeacherForced | None = None
+    experts: ExpertUse | None = None
 
 
 def score_sentences(
@@ -83,6 +85,7 @@ def score_sentences(
     choice: NormalizerChoice = "auto",
     vocabulary: Vocabulary | None = None,
     teacher_forced: Sequence[TeacherForced] | None = None,
+    experts: Sequence[ExpertUse] | None = None,
 ) -> list[ScoredSentence]:
     """Each sentence normalised by its language's normaliser and compared, in the given order.
 
@@ -93,6 +96,7 @@ def score_sentences(
         choice: of the normaliser.
         vocabulary: to tell invalid words by.
         teacher_forced: kept with the sentences.
+        experts: likewise.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -117,6 +121,7 @@ def score_sentences(
             characters=characters[i],
             invalid_words=None if vocabulary is None else vocabulary.invalid(normal_hypotheses[i], languages[i], choice),
             teacher_forced=None if teacher_forced is None else teacher_forced[i],
+            experts=None if experts is None else experts[i],
         )
         for i in range(len(triples))
     ]
@@ -143,7 +148,8 @@ def summarize(sentences: Iterable[ScoredSentence], choice: NormalizerChoice = "a
         `deletions` and `insertions` (of words) and `repeated_5grams` (five words in a row that the same hypothesis had before:
         a decoder that loops, as Distil-Whisper counts it). With a vocabulary also `invalid_words`, `hypothesis_words` and their
         ratio `invalid_word_share`; with teacher forcing `loss` (mean cross-entropy of a label token in nats), `label_tokens`,
-        `teacher_forced_wer` and `teacher_forced_cer`; both here and for each language.
+        `teacher_forced_wer` and `teacher_forced_cer`; of a model with language experts `expert_use_encoder` and
+        `expert_use_decoder` (`expert_use`); all of them here and for each language.
     """
     by_language: dict[str, list[ScoredSentence]] = {}
     for sentence in sentences:
@@ -175,6 +181,7 @@ def _scores(sentences: Sequence[ScoredSentence]) -> dict[str, Any]:
         "characters": characters.length,
         **_word_validity(sentences),
         **_teacher_forced_scores(sentences),
+        **shares(sentence.experts for sentence in sentences),
     }
 
 

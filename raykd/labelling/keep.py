@@ -33,6 +33,7 @@ from raykd.labelling.answers import likeliest, narrowed
 from raykd.labelling.plan import Progress, alone, begin, require_same, writing
 from raykd.labelling.stage import Item, run_stage
 from raykd.models.precision import compute_dtype
+from raykd.models.routing import speaking
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.targets.cached import asked
 from raykd.parts.targets.target import Ready
@@ -198,12 +199,13 @@ class _Keeper:
         rows = read_rows(job.corpus.path, index.shard_names, index.shard[positions], index.row[positions])
         utterances = [utterance_of(row) for row in rows]
         batch = job.collate.batch(rows, view).to(self._device)
-        states_BSD = self._model.model.encoder(batch.mel_BMF.to(self._model.dtype)).last_hidden_state
         answers: dict[Kind, tuple[list[dict[str, bytes]], dict[str, int]]] = {}
-        if "topk" in job.kinds:
-            answers["topk"] = self._topk(batch, states_BSD)
-        if "encoder" in job.kinds:
-            answers["encoder"] = self._states(states_BSD)
+        with speaking(self._model, batch.languages):
+            states_BSD = self._model.model.encoder(batch.mel_BMF.to(self._model.dtype)).last_hidden_state
+            if "topk" in job.kinds:
+                answers["topk"] = self._topk(batch, states_BSD)
+            if "encoder" in job.kinds:
+                answers["encoder"] = self._states(states_BSD)
         for kind, (values, shape) in answers.items():
             digests = [digest_of(utterance, kind) for utterance in utterances]
             _store(storage.join(job.folder, kind), kind, batch.ids, digests, view, values, shape)

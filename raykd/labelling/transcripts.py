@@ -28,6 +28,7 @@ from raykd.evaluation.scoring import score_sentences
 from raykd.labelling.plan import Progress, alone, begin, require_same, writing
 from raykd.labelling.stage import Item, run_stage
 from raykd.models.precision import compute_dtype
+from raykd.models.routing import speaking
 from raykd.models.whisper import load_whisper
 from raykd.parts.targets.target import Ready
 from raykd.parts.targets.whisper import WhisperTarget
@@ -212,16 +213,17 @@ class Labeller:
         batch = collate(utterances, 2 * self._model.config.max_source_positions, encoder.pad_id)
         prefix_BP = torch.tensor([encoder.prefix(one.language, config.timestamps) for one in utterances])
         confidences = [Confidence() for _ in utterances]
-        rows = greedy_decode(
-            self._model,
-            encode(self._model, batch.mel_BMF),
-            prefix_BP,
-            config.max_new_tokens,
-            [encoder.eot_id],
-            rule=self._timestamp_rule(prefix_BP.shape[1]) if config.timestamps else None,
-            confidences=confidences,
-            no_speech_id=encoder.no_speech_id,
-        )
+        with speaking(self._model, batch.languages):
+            rows = greedy_decode(
+                self._model,
+                encode(self._model, batch.mel_BMF),
+                prefix_BP,
+                config.max_new_tokens,
+                [encoder.eot_id],
+                rule=self._timestamp_rule(prefix_BP.shape[1]) if config.timestamps else None,
+                confidences=confidences,
+                no_speech_id=encoder.no_speech_id,
+            )
         return [self._label(ids, confidence) for ids, confidence in zip(rows, confidences, strict=True)]
 
     def _label(self, ids: list[int], confidence: Confidence) -> dict[str, Any]:

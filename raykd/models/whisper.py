@@ -39,6 +39,8 @@ from transformers.utils import logging
 
 from raykd.data.format import SpeechFormat
 from raykd.errors import UserError
+from raykd.models.experts import WhisperWithExperts, expert_languages
+from raykd.models.lora import WhisperWithLora, lora_of
 from raykd.storage import is_remote, local_copy, local_output
 
 POSITIONS_PER_S = 50
@@ -58,7 +60,7 @@ def load_whisper(path: str, dtype: torch.dtype = torch.float32, revision: str | 
     with _at_hand(path) as source, _quiet(source):
         config = read_config(source, revision)
         try:
-            loaded: Any = WhisperForConditionalGeneration.from_pretrained(
+            loaded: Any = model_class(config).from_pretrained(
                 source,
                 config=config,
                 dtype=dtype,
@@ -81,6 +83,13 @@ def load_whisper(path: str, dtype: torch.dtype = torch.float32, revision: str | 
         if not hasattr(model.generation_config, "no_timestamps_token_id"):
             model.generation_config = generation_config_for(load_processor(source, revision).tokenizer, config)
     return model.eval()
+
+
+def model_class(config: WhisperConfig) -> type[WhisperForConditionalGeneration]:
+    """What a config is of: a plain Whisper, or one with modules of raykd's beside its own."""
+    if lora_of(config):
+        return WhisperWithLora
+    return WhisperWithExperts if expert_languages(config) else WhisperForConditionalGeneration
 
 
 def load_processor(path: str, revision: str | None = None) -> WhisperProcessor:

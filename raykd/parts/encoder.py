@@ -3,6 +3,7 @@
 Shapes: B utterances, M mel channels, F mel frames, S encoder positions, D width.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from raykd.data.batches import Batch
 from raykd.data.teacher_cache import kept_states
+from raykd.models.routing import speaking
 from raykd.models.state import same_parameters
 from raykd.models.window import encoder_states
 
@@ -56,7 +58,7 @@ class FrozenEncoder:
             # What was kept is of the speech as the targets hear it.
             theirs = other or batch.teacher_mel_BMF is None
             kept = self.reads_cache and theirs and "states_BSD" in batch.kept and not mel_BMF.requires_grad
-            batch.memo[key] = kept_states(batch.kept, self._dtype) if kept else self._run(mel_BMF)
+            batch.memo[key] = kept_states(batch.kept, self._dtype) if kept else self._run(mel_BMF, batch.languages)
         return batch.memo[key]
 
     @property
@@ -65,9 +67,10 @@ class FrozenEncoder:
         dtype = self._place[1] if self._place else None
         return dtype or self.module.conv1.weight.dtype
 
-    def _run(self, mel_BMF: Tensor) -> Tensor:
+    def _run(self, mel_BMF: Tensor, languages: Sequence[str]) -> Tensor:
         if self._place:
             self.module.to(*self._place)
             self._place = None
-        with torch.autocast(mel_BMF.device.type, enabled=False), torch.set_grad_enabled(mel_BMF.requires_grad):
+        plain = torch.autocast(mel_BMF.device.type, enabled=False)
+        with plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
             return encoder_states(self.module, mel_BMF.to(self.module.conv1.weight.dtype))

@@ -47,6 +47,9 @@ class Score(_Numbers):
     teacher_forced_wer: Rate | None = None
     """Of the arg-max with gold prefixes, special tokens included, not normalised: for comparison with papers that report it."""
     teacher_forced_cer: Rate | None = None
+    expert_use_encoder: Rate | None = None
+    """Of tokens and layers of the encoder: those that go through a language's expert, with gold prefixes."""
+    expert_use_decoder: Rate | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_was_not_asked_for(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Trainer:
             self.events.append(f"target `{name}` is not needed any more; its memory is free")
         terms = self.method.active(clock)
         micro = [self._prepared(batch, number, terms, clock) for number, batch in enumerate(batches.micro)]
-        counts_K = self._summed([[active.term.count(batch) for active in terms] for batch in micro], len(terms))
+        counts_K = self._summed([[active.term.count(batch, active.live) for active in terms] for batch in micro], len(terms))
         most = max([1.0, *counts_K.tolist()])
         terms = [
             replace(active, share=most / count if count else 0.0)
@@ -93,7 +93,7 @@ class Trainer:
         """Gradient of the objective's mean over a micro-batch with respect to its mel, without dropout."""
         mel_BMF = batch.mel_BMF.detach().requires_grad_()
         probe = batch.changed(mel_BMF=mel_BMF)
-        means = [replace(active, share=1 / max(1, active.term.count(probe))) for active in terms]
+        means = [replace(active, share=1 / max(1, active.term.count(probe, active.live))) for active in terms]
         learner = self.module.learner.current()
         training = learner.training
         learner.eval()
@@ -158,14 +158,15 @@ class Trainer:
         updated: bool,
     ) -> Record:
         steps_per_epoch = plan.steps_per_epoch
+        values = {active.name: active.term.of_mean(means[active.name]) for active in terms if active.name in means}
         return {
             "kind": "train",
             "step": batches.step + 1,
             "steps": plan.steps,
             "epoch": batches.epoch + (batches.step % steps_per_epoch + 1) / steps_per_epoch,
             "lr": rate,
-            "loss": sum(active.weight * means.get(active.name, 0.0) for active in terms),
-            "terms": means,
+            "loss": sum(active.weight * values.get(active.name, 0.0) for active in terms),
+            "terms": values,
             "weights": {active.name: active.weight for active in terms},
             "grad_norm": self.engine.gradient_norm(),
             "precision": str(self.module.head.product_dtype).removeprefix("torch."),

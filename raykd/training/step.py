@@ -18,8 +18,8 @@ from raykd.training.objective import ActiveTerm, ObjectiveHead, objective
 class Step(nn.Module):
     """What trains, with the objective inside `forward`, so that ZeRO-3 has the output head's weight gathered while it is used.
 
-    The learner's forward(batch, wanted) gives hidden_ND at the valid positions and what is wanted beside them; `head_VD` is its
-    output head.
+    The learner's forward(batch, wanted, clock) gives hidden_ND at the valid positions and what is wanted beside them;
+    `head_VD` is its output head.
     """
 
     def __init__(self, learner: Learner, autocast: torch.dtype | None = None, others: Iterable[nn.Module] = ()) -> None:
@@ -39,7 +39,7 @@ class Step(nn.Module):
         """
         device = self.head.weight.device
         with torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            hidden_ND, auxiliary = self.learner(batch, wanted_by(terms))
+            hidden_ND, auxiliary = self.learner(batch, wanted_by(terms), clock)
             return self.head(Outputs(auxiliary=auxiliary, hidden_ND=hidden_ND), batch, targets, terms, clock)
 
     def loss_of(
@@ -47,7 +47,7 @@ class Step(nn.Module):
     ) -> Tensor:
         """The same loss outside of the engine, of a module with whole weights; no gradient for the output head."""
         with torch.autocast(learner.head_VD.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            hidden_ND, auxiliary = learner(batch, wanted_by(terms))
+            hidden_ND, auxiliary = learner(batch, wanted_by(terms), clock)
             student = Outputs(auxiliary=auxiliary, hidden_ND=hidden_ND)
             return objective(student, learner.head_VD.detach(), batch, targets, terms, clock)[0]
 

@@ -8,11 +8,13 @@ B utterances, U label positions, N valid tokens, V vocabulary, M mel channels, F
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperForConditionalGeneration
 
@@ -194,4 +196,75 @@ def askd(plain: Plain, batch: Any) -> Losses:
         with torch.no_grad():
             self_NV = logits(plain.copy, batch)
         losses["kl_self"] = (0.5 * u, kl(student_NV, self_NV, 2.0, 2.0))
+    return losses
+
+
+class PlainExpert(nn.Module):
+    """A feed-forward block of a language and its gate, under raykd's names."""
+
+    def __init__(self, width: int, ffn: int, gate_width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, ffn), nn.Linear(ffn, width)
+        self.gate = nn.Module()
+        self.gate.hidden, self.gate.out = nn.Linear(width, gate_width), nn.Linear(gate_width, 1, bias=False)
+
+
+def load_experts(folder: str, language: str, gate_width: int) -> Any:
+    """A Whisper in float64 whose layers mix an expert in for utterances of a language; nothing but experts and gates trains.
+
+    `activation_fn` stands for the whole feed-forward block: what is before and after it does nothing.
+    """
+    model = load(folder).requires_grad_(False)
+    model.languages, model.gates = [], []
+    for stack in (model.model.encoder, model.model.decoder):
+        for layer in stack.layers:
+            expert = PlainExpert(model.config.d_model, layer.fc1.out_features, gate_width).double()
+            shared = (layer.fc1, layer.fc2)
+            layer.fc1, layer.fc2 = nn.Identity(), nn.Identity()
+            layer.experts = nn.ModuleDict({language: expert})
+            layer.activation_fn = partial(_mixed, model, shared, expert, language)
+    values = {name: value.double() for name, value in load_file(f"{folder}/model.safetensors").items() if ".experts." in name}
+    assert not model.load_state_dict(values, strict=False).unexpected_keys
+    return model
+
+
+def _mixed(model: Any, shared: tuple[Any, Any], expert: PlainExpert, language: str, x_BTD: Tensor) -> Tensor:
+    shared_BTD = shared[1](functional.gelu(shared[0](x_BTD)))
+    own_BTD = expert.fc2(functional.gelu(expert.fc1(x_BTD)))
+    gate_BT1 = expert.gate.out(torch.relu(expert.gate.hidden(x_BTD)))
+    model.gates.append(gate_BT1[..., 0])
+    share_BT1 = torch.sigmoid(gate_BT1)
+    rows = [
+        share_BT1[row] * own_BTD[row] + (1 - share_BT1[row]) * shared_BTD[row] if spoken == language else shared_BTD[row]
+        for row, spoken in enumerate(model.languages)
+    ]
+    return torch.stack(rows)
+
+
+def distilwhisper(plain: Plain, batch: Any) -> Losses:
+    """(CE + |mean gate - 0.5|) / (2 * 1.41**2) + JS / 2, the mean over Polish utterances without their padding."""
+    student, label_N = plain.student, labels(batch)
+    student.languages, student.gates = batch.languages, []
+    log_p_NV = logits(student, batch).log_softmax(-1)
+    with torch.no_grad():
+        log_q_NV = logits(plain.teacher, batch).log_softmax(-1)
+    log_m_NV = ((log_p_NV.exp() + log_q_NV.exp()) / 2).log()
+    both = [(log_NV.exp() * (log_NV - log_m_NV)).sum(-1) for log_NV in (log_p_NV, log_q_NV)]
+    polish = [row for row, spoken in enumerate(batch.languages) if spoken == "pl"]
+    layers = student.config.encoder_layers
+    encoder, decoder = [], []
+    for number, gate_BT in enumerate(student.gates):
+        for row in polish:
+            positions = -(-batch.frames[row] // 2) if number < layers else 1 + int((batch.labels_BU[row] != -100).nonzero()[-1])
+            (encoder if number < layers else decoder).append(gate_BT[row, :positions])
+    losses = {"ce": (1 / (2 * 1.41**2), functional.cross_entropy(log_p_NV, label_N, label_smoothing=0.1))}
+    before = getattr(plain, "gate_mean", None)
+    if polish:
+        mean = torch.cat([*encoder, *decoder]).sigmoid().mean()
+        slope = 0.0 if before is None else float(torch.sign(torch.tensor(before - 0.5)))
+        losses["gate_budget"] = (1 / (2 * 1.41**2), (mean - 0.5).abs().detach() + slope * (mean - mean.detach()))
+        plain.gate_mean = float(mean)  # type: ignore[attr-defined]
+        for name, gates in (("expert_use_encoder", encoder), ("expert_use_decoder", decoder)):
+            losses[name] = (0.0, (torch.cat(gates) >= 0).double().mean())
+    losses["js"] = (0.5, (both[0] + both[1]).mean() / 2)
     return losses

@@ -46,7 +46,10 @@ METHODS = {
     "dr_kd": Method({"recipe": "dr_kd", "alpha": 0.8, "temperature": 3.0}, plain.dr_kd),
     "askd": Method(ASKD, plain.askd),
     "akd": Method({"recipe": "akd", "epsilon": 0.05}, plain.akd),
+    "distilwhisper": Method({"recipe": "distilwhisper"}, plain.distilwhisper, {"experts": True}),
 }
+EXPERTS = {"kind": "experts", "languages": ["pl"], "gate_width": 8, **dict.fromkeys(("gate_dropout", "expert_dropout"), 0.0)}
+"""Without what is drawn: workers draw each their own."""
 Case = tuple[str, dict[str, Any]]
 """Method, and what is set differently."""
 ONE_WORKER: list[Case] = [
@@ -58,6 +61,7 @@ ONE_WORKER: list[Case] = [
     ("mlm_kd", {"vocabulary": {"kind": "from_corpus", "words": 100}}),
     ("kd", {"zero_stage": 3, "micro_batch_size": 4}),
     ("ema", {"zero_stage": 3}),
+    ("distilwhisper", {"micro_batch_size": 4}),
 ]
 TWO_WORKERS: list[Case] = [
     ("kd", {"zero_stage": 0}),
@@ -70,6 +74,8 @@ TWO_WORKERS: list[Case] = [
     ("dr_kd", {"zero_stage": 3, "freeze_encoder": False}),
     ("akd", {"zero_stage": 2, "micro_batch_size": 2}),
     ("akd", {"zero_stage": 3}),
+    ("distilwhisper", {"zero_stage": 2, "micro_batch_size": 2}),
+    ("distilwhisper", {"zero_stage": 3}),
 ]
 
 
@@ -101,11 +107,13 @@ def make_sharp_job(numbers: Corpus, sharp_dir: Path, tmp_path: Path) -> MakeJob:
     return job_maker("unused.jsonl", numbers, sharp_dir, tmp_path)
 
 
-def job_of(case: Case, make_job: MakeJob, mlm_dir: Path, number: int) -> StudentJob:
+def job_of(case: Case, make_job: MakeJob, mlm_dir: Path, teacher: Path, number: int) -> StudentJob:
     name, settings = case
     method, train = METHODS[name], dict(settings)
     student = {name: train.pop(name) for name in ("freeze_encoder", "vocabulary") if name in train}
-    objective = {**method.objective, **({"mlm": str(mlm_dir)} if method.more else {})}
+    if "experts" in method.more:
+        student = {**EXPERTS, "model": str(teacher), "noise": 0.0, "skip": 0.0}
+    objective = {**method.objective, **({"mlm": str(mlm_dir)} if "mlm" in method.more else {})}
     usual = {"steps": STEPS, "warmup_steps": 2, "weight_decay": 0.1, "clip_norm": 0.5, "zero_stage": 0}
     job = make_job(f"{name}-{number}", student=student, objective=objective, **{**usual, **train})
     return replace(job, trained_ids=None)
@@ -130,7 +138,9 @@ def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[P
     whole = [step.micro[0] for step in local_steps(job.reading(order, 0, 1, 1), range(STEPS))]
     train = job.config.train
     loop = Plain(
-        student=plain.load(job.student, job.config.student.freeze_encoder),
+        student=plain.load_experts(job.student, "pl", 8)
+        if name == "distilwhisper"
+        else plain.load(job.student, job.config.student.freeze_encoder),
         teacher=plain.load(teacher) if job.kept_tokens is None else plain.Kept(plain.load(teacher), job.kept_tokens),
         losses=METHODS[name].losses,
         lr=rate,
@@ -157,7 +167,7 @@ def assert_same(records: list[Record], job: StudentJob, loop: Plain, expected: d
 
 
 def check(cases: list[Case], world: int, make_job: MakeJob, mlm_dir: Path, teacher: Path) -> None:
-    jobs = [job_of(case, make_job, mlm_dir, number) for number, case in enumerate(cases)]
+    jobs = [job_of(case, make_job, mlm_dir, teacher, number) for number, case in enumerate(cases)]
     for case, job, records in zip(cases, jobs, train_in_processes(jobs, world), strict=True):
         loop, expected = by_hand(job, case[0], mlm_dir, str(teacher))
         try:

@@ -1,6 +1,7 @@
 """Parts that remember, learn or are done: exact over a resume, whatever the number of workers and the ZeRO stage."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,18 +18,24 @@ METHODS: dict[str, dict[str, Any]] = {
     "best": {**SELF, "targets": {"self": {"kind": "self", "update": {"kind": "snapshot", "choose": "best", "at": 0.5}}}},
     "imitkd": {"recipe": "imitkd", "beta": 0.5, "top_k": 3},
     "askd": {"recipe": "askd", "trust": "batches", "switch": 0.9, "rise": "linear", "self_teacher": "previous_epoch"},
+    "distilwhisper": {"recipe": "distilwhisper"},
     "counting": {"terms": [{"kind": "ce"}, {"kind": "counting", "weight": 0.1}]},
     "hint": {"terms": [{"kind": "ce"}, {"kind": "hint"}]},
 }
+WITHOUT_DRAWS = dict.fromkeys(("gate_dropout", "expert_dropout", "noise", "skip"), 0.0)
 
 
-def test_a_method_goes_on_with_what_it_had(make_job: MakeJob) -> None:
+def test_a_method_goes_on_with_what_it_had(make_job: MakeJob, tiny_whisper_dir: Path) -> None:
     """Six steps on one worker; then the same on two workers under each ZeRO stage, from the checkpoint of step 3."""
     usual = {"steps": 6, "checkpoint_every": 3, "eval_every": 1000}
-    jobs = [make_job(name, objective=objective, **usual) for name, objective in METHODS.items()]
+    experts = {"kind": "experts", "model": str(tiny_whisper_dir), "languages": ["pl"], **WITHOUT_DRAWS}
+    jobs = [
+        make_job(name, objective=objective, student=experts if name == "distilwhisper" else None, **usual)
+        for name, objective in METHODS.items()
+    ]
     whole = train_in_processes(jobs, world=1)
     expected = [final_parameters(job) for job in jobs]
-    stages = (3, 1, 3, 2, 2, 3)
+    stages = (3, 1, 3, 2, 2, 2, 3)
     cut = [
         replace(resumed_at(job, 3), config=job.config.model_copy(update={"train": with_stage(job, stage)}))
         for job, stage in zip(jobs, stages, strict=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raykd.config.schedule import ScheduleConfig, Weight
 from raykd.data.batches import IGNORED_LABEL, Batch
+from raykd.models.routing import speaking
 from raykd.parts.clock import Clock
 from raykd.parts.contexts.context import Context, LiveContext
 from raykd.parts.recipes.recipe import Method, Recipe
@@ -59,7 +60,8 @@ class LiveStudentSamples(LiveContext):
             return batch
         with evaluating(student):
             states_BSD = student.states(batch)
-            said = self._said(student, batch, states_BSD[rows], rows, [draws[row] for row in rows])
+            with speaking(student, [batch.languages[row] for row in rows]):
+                said = self._said(student, batch, states_BSD[rows], rows, [draws[row] for row in rows])
         inputs_BU, labels_BU = batch.decoder_input_BU.clone(), batch.labels_BU.clone()
         for row, tokens in zip(rows, said, strict=True):
             length = len(tokens) - 1

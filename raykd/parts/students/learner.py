@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raykd.data.batches import Batch
 from raykd.models.window import encoder_states
+from raykd.parts.clock import Clock
 from raykd.parts.encoder import FrozenEncoder
 from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class Learner(nn.Module):
-    """What trains, as the engine takes it: forward(batch, wanted) gives hidden_ND at the valid positions and what is wanted."""
+    """What trains, as the engine takes it: forward(batch, wanted, clock) gives hidden_ND at the valid positions and what is
+    wanted. `clock` is None outside of training steps.
+    """
 
     head_VD: Tensor
     """The output head."""
@@ -59,7 +62,9 @@ class WhisperLearner(Learner):
         self.generation = model.generation_config
         self.config = model.config
 
-    def forward(self, batch: Batch, wanted: frozenset[str] = frozenset()) -> tuple[Tensor, dict[str, Any]]:
+    def forward(
+        self, batch: Batch, wanted: frozenset[str] = frozenset(), clock: Clock | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
         """hidden_ND at the valid positions, and what is wanted beside them (`parts.outputs.Outputs.auxiliary`)."""
         states_BSD = self.states(batch)
         said = self.decoder(

@@ -103,6 +103,10 @@ class Student(Part):
         model.model.encoder.requires_grad_(not self.freeze_encoder)
         model.model.encoder.embed_positions.requires_grad_(False)
 
+    def finished(self, model: "WhisperForConditionalGeneration") -> "WhisperForConditionalGeneration":
+        """The student as it is given away, from the one that was trained."""
+        return model
+
     def learner(self, model: "WhisperForConditionalGeneration") -> WhisperLearner:
         """The model, frozen as `freeze` says, as what the training engine takes."""
         if self.gradient_checkpointing:

@@ -13,6 +13,7 @@ from raykd.config.base import Mark, trained_by_raykd
 from raykd.config.models import DType
 from raykd.data.batches import Batch
 from raykd.models.precision import compute_dtype
+from raykd.models.routing import speaking
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.encoder import FrozenEncoder
 from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES, Outputs
@@ -96,12 +97,14 @@ class WhisperTeacher(LiveTarget):
     def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
         """See `LiveTarget`. Logits are made chunk by chunk where they are needed."""
         states_BSD = self.encoder.states(batch, for_targets=True)
-        said = self._model.model.decoder(
-            input_ids=batch.decoder_input_BU,
-            encoder_hidden_states=states_BSD,
-            use_cache=False,
-            output_hidden_states=HIDDEN_STATES in wanted,
-        )
+        decoder = self._model.model.decoder
+        with speaking(decoder, batch.languages):
+            said = decoder(
+                input_ids=batch.decoder_input_BU,
+                encoder_hidden_states=states_BSD,
+                use_cache=False,
+                output_hidden_states=HIDDEN_STATES in wanted,
+            )
         hidden_ND = said.last_hidden_state.flatten(0, 1)[batch.valid_N]
         auxiliary = {HIDDEN_STATES: said.hidden_states, ENCODER_STATES: states_BSD}
         return Outputs(HeadDistribution(hidden_ND, self._model.proj_out.weight), auxiliary, hidden_ND)

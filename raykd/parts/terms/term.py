@@ -60,9 +60,14 @@ class Term(Part):
         """At which it asks for its targets' distributions."""
         return (1.0,) if self.targets() else ()
 
-    def count(self, batch: Any) -> float:
-        """What the sum over a micro-batch is divided by, in part: the global count is the sum over all micro-batches."""
+    def count(self, batch: Any, live: Live | None = None) -> float:
+        """What the sum over a micro-batch is divided by, in part: the global count is the sum over all micro-batches. `live` is
+        what `build` gave."""
         return batch.n_valid(self.contexts)
+
+    def of_mean(self, mean: float) -> float:
+        """The term's value from the mean over the global batch; the mean itself, unless it is a function of that."""
+        return mean
 
 
 class OutputTerm(Term):

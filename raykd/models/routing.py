@@ -1,0 +1,235 @@
+"""Routing of tokens to language experts: what every layer of a Whisper with experts does.
+
+The conditional language-specific routing of Multilingual DistilWhisper (Ferraz et al. 2024, arXiv 2311.01070; naver's
+`model/DistilWhisper.py`, CLSRFFN), after Zhang et al. 2021. The gate of a layer and language looks at each token's layer-normed
+input x: G(x) = w2 ReLU(W1 x + b1), hidden width 64, no output bias. At inference a token whose G is 0 or more goes through the
+expert alone, any other through the shared block alone: neither computes the other's tokens (the released code computes both).
+While training the two are mixed by sigmoid(G + noise). Utterances of a language without an expert go through the shared block,
+which is the base model's, bit for bit.
+
+Shapes: B utterances, T positions of encoder or decoder, N = B T of them, R the rows of one language, M and L tokens that an
+expert and the shared block compute, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Stack = Literal["encoder", "decoder"]
+
+
+@dataclass
+class GateRecord:
+    """What the gates of a stack said in one forward pass, added up over its layers."""
+
+    layers: int = 0
+    soft_BT: Tensor | float = 0.0
+    """Shares that the experts had; 0 where a language has none. While training with noise, and with a gradient."""
+    hard_BT: Tensor | float = 0.0
+    """How many layers would have sent the token to the expert, without noise."""
+
+
+@dataclass
+class Routing:
+    """How a model routes now. All layers of a model share one."""
+
+    languages: Sequence[str | None] = ()
+    """Of each utterance; empty: the shared blocks alone."""
+    noise: float = 0.0
+    """Standard deviation of what is added to the gates while training."""
+    gate_dropout: float = 0.0
+    """Of a gate's input while training."""
+    expert_dropout: float = 0.0
+    """Of an expert's output while training."""
+    skip: float = 0.0
+    """Probability of a layer to leave its experts aside while training."""
+    record: dict[Stack, GateRecord] | None = field(default=None, repr=False)
+
+    def rows(self, count: int) -> list[str | None]:
+        """The language of each row; beams of an utterance are rows of their own, one after the other."""
+        if count % len(self.languages):
+            raise ValueError(f"{len(self.languages)} languages for {count} rows")
+        return [language for language in self.languages for _ in range(count // len(self.languages))]
+
+
+class Gate(nn.Module):
+    """G(x) of one layer and language."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, x_MD: Tensor) -> Tensor:
+        """G_M."""
+        return self.out(torch.relu(self.hidden(x_MD))).squeeze(-1)
+
+
+class Expert(nn.Module):
+    """A feed-forward block of one language, and its gate."""
+
+    def __init__(self, width: int, ffn: int, gate_width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, ffn)
+        self.fc2 = nn.Linear(ffn, width)
+        self.gate = Gate(width, gate_width)
+        self._activation = activation
+
+    def forward(self, x_MD: Tensor) -> Tensor:
+        """What the block makes of some tokens."""
+        return self.fc2(self._activation(self.fc1(x_MD)))
+
+
+class LayerExperts(nn.ModuleDict):
+    """The experts of one layer, by language. They stand beside the layer's own `fc1` and `fc2` and act through hooks on them,
+    so that transformers' forward passes stay as they are and every name of the base model's weights too.
+    """
+
+    def __init__(self, stack: Stack, routing: Routing) -> None:
+        super().__init__()
+        self.stack, self.routing = stack, routing
+        self._x_BTD: Tensor | None = None
+        self._to_expert: dict[str, Tensor] = {}
+        """While tokens are routed: places in the flattened tokens that go to each language's expert."""
+
+    def before(self, fc1: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
+        """Hook on `fc1`: which tokens the shared block computes. All while training, or where no language has an expert."""
+        if not self.routing.languages:
+            return None
+        rows = self.routing.rows(len(arguments[0]))
+        if self.training:
+            self._x_BTD = arguments[0]
+            return None
+        if not any(language is not None and language in self for language in rows):
+            return None
+        self._x_BTD = arguments[0]
+        shared_L = self._route(rows, self._x_BTD)
+        return (self._x_BTD.flatten(0, 1)[shared_L],) if self._to_expert else None
+
+    def after(self, fc2: nn.Module, arguments: tuple[Tensor], output: Tensor) -> Tensor | None:
+        """Hook on `fc2`: what the experts say is mixed in, or put in the places that were left out."""
+        x_BTD, self._x_BTD = self._x_BTD, None
+        if x_BTD is None:
+            return None
+        if self.training:
+            return self._mixed(self.routing.rows(len(x_BTD)), x_BTD, output)
+        if not self._to_expert:
+            return None
+        return self._joined(x_BTD, output)
+
+    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> Tensor:
+        """Share the tokens out by hard gates; places of those that the shared block computes."""
+        hard_BT = x_BTD.new_zeros(x_BTD.shape[:2], dtype=torch.bool)
+        self._to_expert = {}
+        for language, its_rows_R in self._rows_by_language(rows, x_BTD.device):
+            one = len(its_rows_R) == len(rows)
+            hard_RT = self._expert(language).gate(x_BTD if one else x_BTD[its_rows_R]) >= 0
+            if one:
+                hard_BT = hard_RT
+            else:
+                hard_BT[its_rows_R] = hard_RT
+            mine_BT = hard_RT if one else _only(hard_BT, its_rows_R)
+            places_M = mine_BT.flatten().nonzero().squeeze(1)
+            if len(places_M):
+                self._to_expert[language] = places_M
+        self._note(hard_BT, hard_BT)
+        return (~hard_BT).flatten().nonzero().squeeze(1)
+
+    def _joined(self, x_BTD: Tensor, shared_LD: Tensor) -> Tensor:
+        """The tokens in their places again."""
+        flat_ND = x_BTD.flatten(0, 1)
+        parts = list(self._to_expert.items())
+        if not len(shared_LD) and len(parts) == 1:  # all tokens, in order
+            return self._expert(parts[0][0])(x_BTD)
+        joined_ND = torch.empty_like(flat_ND, dtype=shared_LD.dtype)
+        taken_N = torch.ones(len(flat_ND), dtype=torch.bool, device=x_BTD.device)
+        for language, places_M in parts:
+            joined_ND[places_M] = self._expert(language)(flat_ND[places_M]).to(joined_ND.dtype)
+            taken_N[places_M] = False
+        joined_ND[taken_N] = shared_LD
+        return joined_ND.view_as(x_BTD)
+
+    def _mixed(self, rows: Sequence[str | None], x_BTD: Tensor, shared_BTD: Tensor) -> Tensor:
+        """g expert + (1 - g) shared, with g a sigmoid of the noisy gate.
+
+        Every expert takes part in every pass, if only with no tokens: workers' gradients have to be of the same parameters.
+        """
+        routing = self.routing
+        skipped = bool(torch.rand(()) < routing.skip)
+        mixed_BTD = shared_BTD
+        wide = torch.promote_types(x_BTD.dtype, torch.float32)
+        soft_BT, hard_BT = x_BTD.new_zeros(2, *x_BTD.shape[:2], dtype=wide)
+        by_language = dict(self._rows_by_language(rows, x_BTD.device))
+        for language in self:
+            expert = self._expert(language)
+            rows_R = by_language.get(language, torch.zeros(0, dtype=torch.long, device=x_BTD.device))
+            x_RTD = x_BTD[rows_R]
+            gate_RT = expert.gate(nn.functional.dropout(x_RTD, routing.gate_dropout)).to(wide)
+            hard_BT = hard_BT.index_add(0, rows_R, (gate_RT >= 0).to(wide))
+            share_RT = torch.sigmoid(gate_RT + routing.noise * torch.randn_like(gate_RT))
+            soft_BT = soft_BT.index_add(0, rows_R, share_RT)
+            used_R, share_RT = (rows_R[:0], share_RT[:0]) if skipped else (rows_R, share_RT)
+            said_RTD = nn.functional.dropout(expert(x_BTD[used_R]), routing.expert_dropout)
+            moved_RTD = share_RT[..., None].to(said_RTD.dtype) * (said_RTD - shared_BTD[used_R])
+            mixed_BTD = mixed_BTD.index_add(0, used_R, moved_RTD.to(mixed_BTD.dtype))
+        self._note(soft_BT, hard_BT)
+        return mixed_BTD
+
+    def _rows_by_language(self, rows: Sequence[str | None], device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        for language in self:
+            its = [row for row, spoken in enumerate(rows) if spoken == language]
+            if its:
+                yield language, torch.tensor(its, device=device)
+
+    def _expert(self, language: str) -> Any:
+        return self[language]
+
+    def _note(self, soft_BT: Tensor, hard_BT: Tensor) -> None:
+        if self.routing.record is not None:
+            record = self.routing.record.setdefault(self.stack, GateRecord())
+            record.layers += 1
+            record.soft_BT, record.hard_BT = record.soft_BT + soft_BT, record.hard_BT + hard_BT.detach().float()
+
+
+def _only(hard_BT: Tensor, rows_R: Tensor) -> Tensor:
+    mine_BT = torch.zeros_like(hard_BT)
+    mine_BT[rows_R] = hard_BT[rows_R]
+    return mine_BT
+
+
+@contextmanager
+def speaking(
+    module: Any, languages: Sequence[str | None], watched: bool = False, **while_training: float
+) -> Iterator[dict[Stack, GateRecord]]:
+    """Route what a model, encoder or decoder computes by the languages of its utterances. Without experts nothing changes.
+
+    Args:
+        module: anything that has the model's `routing`, or nothing of the kind.
+        languages: of each utterance, in the batch's order; empty, or None among them: no expert.
+        watched: note the gates in what is given.
+        while_training: fields of `Routing`.
+    """
+    routing: Routing | None = getattr(module, "routing", None)
+    record: dict[Stack, GateRecord] = {}
+    if routing is None:
+        yield record
+        return
+    before = dict(routing.__dict__)
+    known = any(language is not None for language in languages)
+    new = {"languages": tuple(languages) if known else (), "record": record if watched else None, **while_training}
+    routing.__dict__.update(new)
+    try:
+        yield record
+    finally:
+        routing.__dict__.update(before)
+
+
+def keep_rows(module: Any, places: Sequence[int]) -> None:
+    """Inside of `speaking`: from here on the batch has only these of its rows."""
+    routing: Routing | None = getattr(module, "routing", None)
+    if routing is not None and routing.languages:
+        routing.languages = tuple(routing.languages[place] for place in places)
