@@ -24,6 +24,7 @@ from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
 from raykd.forecast import Shapes, measured_forecast, run_facts
 from raykd.models.banner import banner_text
+from raykd.models.experts import active_parameters
 from raykd.models.facts import RunFacts
 from raykd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from raykd.models.pairs import check_compatible
@@ -349,7 +350,8 @@ class _Distillation:
     ) -> Metrics:
         def model_metrics(model: WhisperForConditionalGeneration, evaluations: dict[str, Evaluation]) -> ModelMetrics:
             params = sum(parameter.numel() for parameter in model.parameters())
-            return ModelMetrics.of(params, {split: evaluation.summary for split, evaluation in evaluations.items()})
+            summaries = {split: evaluation.summary for split, evaluation in evaluations.items()}
+            return ModelMetrics.of(params, summaries, active_parameters(model))
 
         totals = self.training.totals
         return build_metrics(
@@ -361,6 +363,7 @@ class _Distillation:
                 "utterances_per_s": totals.rows / max(totals.seconds, 1e-9),
                 "wall_s": totals.seconds,
                 "tokens": totals.tokens,
+                "parameters": sum(one.numel() for one in self.models.student_shape.parameters() if one.requires_grad),
             },
             speed=speed,
             data=self.corpus.summary,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   python -m raykd.export runs/distil --format ctranslate2 --quantization int8
   python -m raykd.export runs/distil --format ggml --quantization q8_0 --pad-vocabulary
+  python -m raykd.export runs/experts --format experts
+  python -m raykd.export runs/experts --format ctranslate2 --expert none --data english.jsonl
   python -m raykd.export some/whisper --format hf --data test.jsonl --language cs
 
 It converts, loads the result in the program that runs it (transformers; CTranslate2 and faster-whisper; whisper.cpp), has it
@@ -33,7 +35,7 @@ transcribe clips of the run's test split (or of --data), compares the texts with
 word error rate and speed. Where more words differ than rounding can explain, the clip is shown and the exit status is 1."""
 REPORT = "export.json"
 """Written when an export is done."""
-_DEFAULTS = {"hf": "float32", "ctranslate2": "float32", "ggml": "float16"}
+_DEFAULTS = {"hf": "float32", "ctranslate2": "float32", "ggml": "float16", "experts": "float32"}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
             clips,
             pad_vocabulary=options.pad_vocabulary,
             whole_tokenizer=options.tokenizer or (run.teacher.model if run and run.teacher else None),
+            expert=options.expert,
             tolerance=options.tolerance,
             progress=status.update,
         )
@@ -126,10 +129,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="RUN", help="run folder, or the folder of a Whisper in Hugging Face format")
-    parser.add_argument("--format", required=True, choices=["hf", "ctranslate2", "ggml"])
+    parser.add_argument("--format", required=True, choices=list(_DEFAULTS))
     parser.add_argument("--quantization", help="of the weights: float32, float16, int8, q8_0, ... as the format has them")
     parser.add_argument("--out", help="folder for the result, local or in a bucket; default: exports/ in the run folder")
     parser.add_argument("--pad-vocabulary", action="store_true", help="write a cut vocabulary as the whole one")
+    parser.add_argument(
+        "--expert", metavar="LANGUAGE", help="of a student with experts: this one's in place of the shared blocks"
+    )
     parser.add_argument("--tokenizer", help="a model with the whole vocabulary, for that; default: the run's teacher")
     parser.add_argument("--data", metavar="SOURCE", help="speech to try it on; default: the run's test split")
     parser.add_argument("--language", help="of --data, where it does not say")

@@ -17,6 +17,7 @@ from raykd.evaluation.vocabulary import Vocabulary
 from raykd.models.masked_lm import masked_lm_config
 from raykd.models.pairs import check_compatible
 from raykd.models.whisper import config_if_here, load_processor
+from raykd.parts.students.pretrained import Pretrained
 from raykd.tracking.run_folder import RunFolder
 
 
@@ -114,10 +115,18 @@ def _student_config(config: Config, above: tuple[str, ...]) -> WhisperConfig | N
     `above`: the raykd configs whose teacher this student becomes.
     """
     teacher = _whisper_config(config.teacher.model, config.teacher.revision, above) if config.teacher else None
-    made = config.student.dimensions(teacher)
+    made = _own_dimensions(config, above) or config.student.dimensions(teacher)
     if teacher is not None and made is not None:
         check_compatible(teacher, made)
     return made
+
+
+def _own_dimensions(config: Config, above: tuple[str, ...]) -> WhisperConfig | None:
+    """Of a student whose model is yet to be trained from a raykd config."""
+    student = config.student
+    if not isinstance(student, Pretrained) or not trained_by_raykd(student.model):
+        return None
+    return _whisper_config(student.model, student.revision, above)
 
 
 def _whisper_config(path: str, revision: str | None, above: tuple[str, ...]) -> WhisperConfig | None:

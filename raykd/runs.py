@@ -284,6 +284,12 @@ def _resumable(config: RunConfig) -> RunFolder:
     return run
 
 
+def changed_keys(config: RunConfig, run: RunFolder) -> list[str]:
+    """Keys that must stay as they are within a run and have another value in this one's config."""
+    wanted = with_absolute_paths(with_kinds(config))
+    return [key for key, _, _ in _differences(_fixed(_config_of(run, type(config))), _fixed(wanted))]
+
+
 def _config_of(run: RunFolder, kind: type[RunConfig]) -> RunConfig:
     with storage.local_copy(run.path) as folder:
         return read_config_file(kind, f"{folder}/config.yaml")

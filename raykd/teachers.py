@@ -43,10 +43,17 @@ def ensure_teacher(config: Config, distil: Distil, say: Say = _log.warning) -> s
     """
     assert config.teacher is not None
     model = config.teacher.model
-    return _ensure_whisper(model, config, distil, say) if config.teacher.trained_by_raykd else model
+    return ensure_whisper(model, config, distil, say)
 
 
-def _ensure_whisper(model: str, config: Config, distil: Distil, say: Say) -> str:
+def ensure_whisper(model: str, config: Config, distil: Distil, say: Say) -> str:
+    """Hub id or folder of a Whisper. One that is named by a raykd config is trained once and kept in `data.cache_dir`.
+
+    Raises:
+        UserError: its config is wrong.
+    """
+    if not trained_by_raykd(model):
+        return model
     teacher = load_config(model)
     teacher = teacher.model_copy(update={"data": _cached_beside(teacher.data, config)})
     return _trained_once(teacher, config, "teachers", distil, say).student_dir
@@ -64,7 +71,7 @@ def ensure_models(config: Config, distil: Distil, progress: Progress) -> Config:
             return model
         if Mark.MLM in marks:
             return _ensure_mlm(model, config, progress)
-        return _ensure_whisper(model, config, distil, progress.say)
+        return ensure_whisper(model, config, distil, progress.say)
 
     return mapped(config, folder)
 

@@ -42,7 +42,15 @@ def read_config_file(kind: type[RunConfigT], path: str, overrides: Sequence[str]
     Raises:
         UserError: as `load_config`.
     """
-    tree = read_yaml(path)
+    return config_from(kind, read_yaml(path), path, overrides)
+
+
+def config_from(kind: type[RunConfigT], tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -> RunConfigT:
+    """A config from a mapping that was read from `path`.
+
+    Raises:
+        UserError: as `load_config`.
+    """
     load_parts(tree, path, overrides)
     config = parse(kind, tree, path, overrides)
 

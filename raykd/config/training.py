@@ -124,6 +124,8 @@ class TrackingConfig(Section):
     """Default `sqlite:///mlflow.db`; the environment variable MLFLOW_TRACKING_URI wins over both."""
     experiment: str = "raykd"
     """Name of the MLflow experiment that holds the runs."""
+    parent_run: str | None = None
+    """Id of the MLflow run that this one is shown under, as those of a comparison are."""
     log_model: bool = True
     """Log the student as an MLflow model that `mlflow.transformers.load_model` loads."""
     system_metrics: bool = True

@@ -1,7 +1,7 @@
 """Rows of a prepared corpus to the tensors of one forward pass.
 
-Shapes: B utterances or segments, M mel channels, F window frames, S encoder positions (two frames each), U label positions and T
-positions of a segment (the longest of the batch, never the model's maximum).
+Shapes: B utterances or segments, M mel channels, F window frames, S encoder positions (two frames each), U label positions and
+T positions of a segment (the longest of the batch, never the model's maximum).
 """
 
 from collections.abc import Callable, Mapping, Sequence

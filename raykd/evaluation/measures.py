@@ -10,8 +10,8 @@ ON_REQUEST = {
 }
 """Of a recogniser, and absent from a summary where it was not asked for: the share of hypothesis words that are not in the
 vocabulary (`vocabulary`), the mean cross-entropy of a label token in nats, and arg-max error rates with gold prefixes
-(`teacher_forced`); of a model with language experts the share of tokens and layers that go through one (`expert_use`). Shares and
-rates are fractions of 1."""
+(`teacher_forced`); of a model with language experts the share of tokens and layers that go through one (`expert_use`). Shares
+and rates are fractions of 1."""
 
 MASKED_LM = {"top1_accuracy": "top-1", "top5_accuracy": "top-5", "pseudo_perplexity": "pseudo-perplexity"}
 """Of a masked language model, beside its loss (`masked_lm`)."""

@@ -72,8 +72,11 @@ class Recogniser:
             lay_over(model, choice.weights)
         self.model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()  # type: ignore[arg-type]
 
-    def recognise(self, utterances: Sequence[Utterance], with_teacher_forced: bool = False) -> Recognition:
-        """Transcripts and, on request, loss and likeliest tokens with gold prefixes, which share the encoder's work.
+    def recognise(
+        self, utterances: Sequence[Utterance], with_teacher_forced: bool = False, with_expert_use: bool = False
+    ) -> Recognition:
+        """Transcripts and, on request, loss and likeliest tokens with gold prefixes, which share the encoder's work; and how
+        much language experts do with these, where the model has any.
 
         Raises:
             UserError: the features do not fit the model, or it does not know a language.
@@ -84,20 +87,19 @@ class Recogniser:
         longest = max(utterance.mel.shape[1] for utterance in utterances)
         batch = collate(utterances, heard_frames(self.model.config, longest), self._encoder.pad_id)
         begin = self._now()
-        with speaking(self.model, languages):
+        watched = with_expert_use and bool(expert_languages(self.model.config))
+        with speaking(self.model, languages, watched=watched) as heard:
             states_BSD = encode(self.model, batch.mel_BMF)
-            texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)
+        texts = transcribe(self.model, self._encoder, states_BSD, languages, self._max_new_tokens)
         seconds = self._now() - begin
-        has_experts = bool(expert_languages(self.model.config))
-        if not with_teacher_forced and not has_experts:
+        if not with_teacher_forced and not watched:
             return Recognition(texts, seconds)
         if utterances[0].tokens[-1] != self._encoder.eot_id:  # the corpus was made for models of another vocabulary
             own = [replace(one, tokens=self._encoder.encode(one.text, one.language)) for one in utterances]
             batch = collate(own, batch.mel_BMF.shape[-1], self._encoder.pad_id)
-        with speaking(self.model, languages, watched=has_experts) as gates:
-            states_BSD = encode(self.model, batch.mel_BMF) if has_experts else states_BSD
+        with speaking(self.model, languages, watched=watched) as read:
             forced = teacher_forced(self.model, self._encoder, states_BSD, batch.decoder_input_BU, batch.labels_BU)
-        experts = uses_of(gates, batch, expert_languages(self.model.config)) if has_experts else None
+        experts = uses_of(heard | read, batch, expert_languages(self.model.config)) if watched else None
         return Recognition(texts, seconds, forced if with_teacher_forced else None, experts)
 
     @property

@@ -95,7 +95,7 @@ def evaluate_local(
     results = {}
     for number, positions in enumerate(plan.batches):
         utterances = read_utterances(request.corpus.path, plan.index, positions)
-        results[number] = recogniser.recognise(utterances, config.teacher_forced)
+        results[number] = recogniser.recognise(utterances, config.teacher_forced, with_expert_use=True)
         _tell(progress, results, plan.batches)
     return plan.scored(results)
 
@@ -157,7 +157,8 @@ def _recognise(job: _Job, batches: dict[int, np.ndarray]) -> Iterator[tuple[int,
     torch.set_num_threads(job.threads)
     recogniser = Recogniser(job.choice, torch.device("cuda" if job.use_gpu else "cpu"), job.max_new_tokens)
     for number, positions in batches.items():
-        yield number, recogniser.recognise(read_utterances(job.corpus_path, job.index, positions), job.teacher_forced)
+        utterances = read_utterances(job.corpus_path, job.index, positions)
+        yield number, recogniser.recognise(utterances, job.teacher_forced, with_expert_use=True)
 
 
 def _collect(streams: Sequence[Any], batches: Sequence[np.ndarray], progress: Progress | None) -> dict[int, Recognition]:

@@ -13,15 +13,17 @@ from raykd.errors import RunError, UserError
 from raykd.evaluation.normalize import NormalizerChoice
 from raykd.evaluation.recogniser import ModelChoice, Recogniser
 from raykd.evaluation.scoring import score_sentences, summarize
-from raykd.exporting import ctranslate2, ggml, hf
+from raykd.exporting import ctranslate2, experts, ggml, hf
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Window
+from raykd.models.expert_files import plain_whisper
+from raykd.models.experts import EXPERTS, expert_languages
 from raykd.models.pruning import kept_tokens, pad_whisper, whole_vocabulary
 from raykd.models.runtimes import Format, refusal
 from raykd.models.whisper import load_processor, load_whisper, read_config
 from raykd.models.window import CLIP_MARGIN, clip_margin
 
-WRITERS: dict[Format, ModuleType] = {"hf": hf, "ctranslate2": ctranslate2, "ggml": ggml}
+WRITERS: dict[Format, ModuleType] = {"hf": hf, "ctranslate2": ctranslate2, "ggml": ggml, "experts": experts}
 _SHOWN = 3
 
 
@@ -57,6 +59,7 @@ def export(
     *,
     pad_vocabulary: bool = False,
     whole_tokenizer: str | None = None,
+    expert: str | None = None,
     tolerance: float | None = None,
     normalizer: NormalizerChoice = "auto",
     progress: Callable[[str], None] = lambda text: None,
@@ -71,6 +74,8 @@ def export(
         clips: what is transcribed.
         pad_vocabulary: write the whole vocabulary of a student whose own was cut.
         whole_tokenizer: folder or hub id of a model with the whole vocabulary, for that.
+        expert: of a model with language experts: the language whose experts take the shared blocks' place, or `none` for the
+            base model alone; None: the model as it is.
         tolerance: share of words that may differ; None: what the program and the rounding of weights make likely.
         normalizer: of the texts before they are compared.
         progress: told what is done.
@@ -83,12 +88,23 @@ def export(
     if quantization not in writer.QUANTIZATIONS:
         raise UserError(f"--quantization: {form} has {', '.join(writer.QUANTIZATIONS)} (got {quantization})")
     config = read_config(model)
+    if expert is not None:
+        languages = expert_languages(config)
+        if form == "experts" or not languages:
+            raise UserError("--expert: is for models with language experts and the formats hf, ctranslate2 and ggml")
+        clips = _spoken(clips, expert, languages)
+        config = type(config).from_dict({**config.to_dict(), EXPERTS: None})
     if reason := refusal(config, form, pad_vocabulary):
         raise UserError(f"--format {form}: {model}: {reason}")
     missing = [name for name in writer.PROGRAMS if find_spec(name) is None]
     if missing:
         raise UserError(f"--format {form}: {', '.join(missing)} is not installed; run `pip install 'raykd[export]'`")
     student, processor = load_whisper(model), load_processor(model)
+    if expert is not None:
+        try:
+            student = plain_whisper(student, None if expert == "none" else expert)
+        except UserError as error:
+            raise UserError(f"--expert {expert}: {model}: {error}") from None
     if pad_vocabulary and kept_tokens(config) is not None:
         if whole_tokenizer is None:
             raise UserError("--pad-vocabulary: give --tokenizer, a model with the whole vocabulary, such as the run's teacher")
@@ -108,6 +124,19 @@ def export(
     failed = [one for one in found if not one.passed]
     if failed:
         raise RunError("\n".join(_told(one) for one in failed))
+    return found
+
+
+def _spoken(clips: Sequence[Clip], expert: str, languages: Sequence[str]) -> Sequence[Clip]:
+    """The clips that a plain model can be compared on: those in its language, or in languages without an expert.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [clip for clip in clips if (clip.language not in languages if expert == "none" else clip.language == expert)]
+    if not found:
+        wanted = f"in another language than {', '.join(languages)}" if expert == "none" else f"in {expert}"
+        raise UserError(f"--expert {expert}: there is no clip {wanted} to try it on; give some with --data SOURCE")
     return found
 
 

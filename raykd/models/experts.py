@@ -97,6 +97,29 @@ class WhisperWithExperts(WhisperForConditionalGeneration):
             return super().generate(*arguments, **options)
 
 
+def with_experts(model: WhisperForConditionalGeneration) -> WhisperWithExperts:
+    """The model as one that can have experts; itself where it can."""
+    if isinstance(model, WhisperWithExperts):
+        return model
+    made = WhisperWithExperts(model.config)
+    made.load_state_dict(model.state_dict())
+    made.tie_weights()
+    made.generation_config = model.generation_config
+    made.eval()
+    return made
+
+
+def active_parameters(model: WhisperForConditionalGeneration) -> int | None:
+    """That a token in a language with an expert passes at most: one block a layer, and that language's gate; None: all."""
+    languages = expert_languages(model.config)
+    if not languages:
+        return None
+    experts = {name: parameter.numel() for name, parameter in model.named_parameters() if ".experts." in name}
+    gates = sum(count for name, count in experts.items() if ".gate." in name)
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    return everything - sum(experts.values()) + gates // len(languages)
+
+
 def language_code(language: str | None) -> str | None:
     """`cs` of `cs`, `Czech` or `<|cs|>`."""
     if language is None:

@@ -4,11 +4,12 @@ from typing import Literal
 
 from transformers import WhisperConfig
 
+from raykd.models.experts import expert_languages
 from raykd.models.pruning import kept_tokens
 from raykd.models.window import clip_margin
 
-Format = Literal["hf", "ctranslate2", "ggml"]
-FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml")
+Format = Literal["hf", "ctranslate2", "ggml", "experts"]
+FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml", "experts")
 WINDOW_POSITIONS, LABEL_POSITIONS = 1500, 448
 """Of every published Whisper: 30 s, and the decoder's."""
 _V3_VOCABULARY = 51_866
@@ -30,11 +31,23 @@ def limits(config: WhisperConfig, form: Format | None = None) -> list[str]:
     if config.decoder_layers == 2 and config.vocab_size != _V3_VOCABULARY:
         told = "whisper.cpp gives no timestamps with exactly 2 decoder layers (it takes them for an early model)"
         found.append(({"ggml"}, told))
+    if expert_languages(config):
+        told = (
+            "CTranslate2 and whisper.cpp know no experts: --expert none exports the base model, a language's where it is exact"
+        )
+        found.append(({"ctranslate2", "ggml"}, told))
     return [sentence for formats, sentence in found if form is None or form in formats]
 
 
 def refusal(config: WhisperConfig, form: Format, pad_vocabulary: bool) -> str | None:
     """Why a model cannot be exported to a format; None: it can."""
+    if form == "experts":
+        return None if expert_languages(config) else "it has no language experts; take hf"
+    if form != "hf" and expert_languages(config):
+        return (
+            f"{form} knows no language experts, and the model has some for {', '.join(expert_languages(config))}; give "
+            "--expert none for the base model alone, or --expert LANGUAGE, which is exact only where no gate of it decides"
+        )
     if form != "ggml":
         return None
     if config.max_source_positions != WINDOW_POSITIONS:

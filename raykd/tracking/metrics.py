@@ -73,15 +73,18 @@ class ModelMetrics(SplitScore):
     """One model: its size, its rates on the headline split, and those on every test split."""
 
     params: Count
+    params_active: Count | None = None
+    """That a token passes, where it is not all of them: one feed-forward block of those that language experts stand beside."""
     split: str
     """The headline split."""
     splits: dict[str, SplitScore]
 
     @classmethod
-    def of(cls, params: int, summaries: Mapping[str, Mapping[str, Any]]) -> "ModelMetrics":
+    def of(cls, params: int, summaries: Mapping[str, Mapping[str, Any]], params_active: int | None = None) -> "ModelMetrics":
         """From evaluation summaries by split; the first split is the headline."""
         headline = next(iter(summaries))
-        return cls.model_validate({**summaries[headline], "params": params, "split": headline, "splits": dict(summaries)})
+        sizes = {"params": params, "params_active": params_active}
+        return cls.model_validate({**summaries[headline], **sizes, "split": headline, "splits": dict(summaries)})
 
 
 class TrainMetrics(_Numbers):
@@ -92,6 +95,8 @@ class TrainMetrics(_Numbers):
     utterances_per_s: Rate
     wall_s: Rate
     tokens: Count
+    parameters: Count | None = None
+    """That were trained."""
 
 
 class SpeedMetrics(_Numbers):

@@ -43,16 +43,15 @@ class MlflowTracker:
         config: RunConfig,
         run: RunFolder,
         *,
-        parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         """Start, or go on with the MLflow run that the folder names (`mlflow_run_id`), sending what its spool holds first.
 
-        `parent_run_id` makes it a child run, as the trials of a sweep are. `say` prints a line for the user.
+        `say` prints a line for the user.
         """
         self.uri = tracking_uri(config)
-        self._config, self._run, self._parent_run_id, self._tags, self._say = config, run, parent_run_id, dict(tags or {}), say
+        self._config, self._run, self._tags, self._say = config, run, dict(tags or {}), say
         self._spool = JsonLines(run.at(SPOOL))
         self._spooled = run.has(SPOOL)
         self._lock = threading.Lock()  # guards the spool
@@ -193,8 +192,8 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(name)
         experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
         tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": self._run.path} | self._tags
-        if self._parent_run_id:
-            tags["mlflow.parentRunId"] = self._parent_run_id
+        if self._config.tracking.parent_run:
+            tags["mlflow.parentRunId"] = self._config.tracking.parent_run
         return self._client.create_run(experiment_id, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
 
     def _log_params(self) -> None:

@@ -94,7 +94,7 @@ def worker(folder: Path, student: Any = None) -> Any:
 
 
 def test_a_student_without_gates_is_refused(tiny_whisper_dir: Path) -> None:
-    with pytest.raises(UserError, match="gate_budget: the student has no gates; take student.kind experts"):
+    with pytest.raises(UserError, match=r"gate_budget: the student has no gates; take student\.kind experts"):
         GateBudget().build(worker(tiny_whisper_dir, Pretrained(model=str(tiny_whisper_dir))))
 
 

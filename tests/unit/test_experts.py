@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
-from raykd.models.experts import WhisperWithExperts, expert_languages
+from raykd.models.experts import WhisperWithExperts, expert_languages, with_experts
 from raykd.models.routing import keep_rows, speaking
 from raykd.models.whisper import load_processor, load_whisper, save_whisper
-from raykd.parts.students.experts import with_experts
 
 B, S, U = 3, 20, 6
 

@@ -104,7 +104,10 @@ def test_children_hang_under_their_parent(tmp_path: Path, own_store: str) -> Non
     config = config_with(tmp_path)
     parent = MlflowTracker(config, RunFolder.create(config))
     parent.close()
-    child = MlflowTracker(config, RunFolder.create(config), parent_run_id=parent.run_id)
+    child = MlflowTracker(
+        config.model_copy(update={"tracking": config.tracking.model_copy(update={"parent_run": parent.run_id})}),
+        RunFolder.create(config),
+    )
     child.close()
     stored_parent = mlflow.MlflowClient(own_store).get_parent_run(str(child.run_id))
     assert stored_parent is not None

@@ -20,8 +20,6 @@ from raykd.parts.students.pretrained import Pretrained
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
-    from raykd.models.experts import WhisperWithExperts
-
 GATES = "gates"
 """Name of what the gates said: `GateRecord` by stack."""
 
@@ -33,8 +31,9 @@ class Experts(Pretrained):
 
     A model that has experts already keeps them, and those of `languages` train on. `freeze_encoder` says nothing here.
 
-    Ours: the noise starts from 0 at the first step, where the released code has its full scale for that one step; the gates' weights are
-    drawn from N(0, init_std of the model), as transformers' initialisation makes them there; draws follow from the run's seed.
+    Ours: the noise starts from 0 at the first step, where the released code has its full scale for that one step; the gates'
+    weights are drawn from N(0, init_std of the model), as transformers' initialisation makes them there; draws follow from the
+    run's seed.
     """
 
     kind: Literal["experts"] = "experts"  # type: ignore[assignment]
@@ -67,7 +66,7 @@ class Experts(Pretrained):
 
     def make(self, teacher: "WhisperForConditionalGeneration | None", seed: int) -> "WhisperForConditionalGeneration":
         """See `Student`."""
-        from raykd.models.experts import expert_languages
+        from raykd.models.experts import expert_languages, with_experts
 
         model = with_experts(super().make(teacher, seed))
         with torch.random.fork_rng(devices=[]):
@@ -89,19 +88,6 @@ class Experts(Pretrained):
         """See `Student`."""
         super().learner(model)
         return ExpertsLearner(model, self)
-
-
-def with_experts(model: "WhisperForConditionalGeneration") -> "WhisperWithExperts":
-    """The model as one that can have experts; itself where it can."""
-    from raykd.models.experts import WhisperWithExperts
-
-    if isinstance(model, WhisperWithExperts):
-        return model
-    made = WhisperWithExperts(model.config)
-    made.load_state_dict(model.state_dict())
-    made.tie_weights()
-    made.generation_config = model.generation_config
-    return made.eval()
 
 
 class ExpertsLearner(WhisperLearner):

@@ -13,8 +13,9 @@ class Pretrained(Student):
     """A Whisper from a hub id or folder: `{init: openai/whisper-small}` for short."""
 
     kind: Literal["pretrained"] = "pretrained"
-    model: Annotated[str, Mark.PATH_IF_THERE]
-    """Hub id or folder; of the teacher's vocabulary, mel channels and window where there is a teacher."""
+    model: Annotated[str, Mark.WHISPER]
+    """Hub id, folder, or a raykd config that makes it first; of the teacher's vocabulary, mel channels and window where there
+    is a teacher."""
     revision: str | None = None
     """Of the hub id."""
 

@@ -1,0 +1,1 @@
+"""Comparing methods: many runs of one config, scored on the same speech, and one table of them."""
