@@ -251,8 +251,8 @@ class _Distillation:
             return banner_text(self._facts(plan, machine))
 
         best = self.training.train(job, self.resources, plan, self._dev_scores, score="wer", banner=banner)
-        self._write_student(best)
-        metrics = self._measure()
+        shape = self._write_student(best)
+        metrics = self._measure(shape)
         self.run.write_text("metrics.json", metrics.to_json())
         write_card(self.run)
         write_report(self.run)
@@ -298,8 +298,8 @@ class _Distillation:
         summary = self._evaluate_student(self.models.student, "dev", storage.join(checkpoint, TRAINABLE)).summary
         return {key: summary[key] for key in ("wer", "cer", *ON_REQUEST, "per_language") if key in summary}
 
-    def _measure(self) -> Metrics:
-        """Score teacher and student on the test splits and time both."""
+    def _measure(self, shape: WhisperForConditionalGeneration) -> Metrics:
+        """Score teacher and student on the test splits and time both. `shape`: of the student that is given away."""
         self.progress.phase("evaluating", total=len(self.tests) + 1, unit="parts")
         teacher, student = {}, {}
         for number, split in enumerate(self.tests):
@@ -310,7 +310,7 @@ class _Distillation:
         speed = self._speed()
         self.progress.update(len(self.tests) + 1)
         self.progress.done()
-        return self._metrics(teacher, student, speed)
+        return self._metrics(shape, teacher, student, speed)
 
     def _evaluate_student(self, folder: str, split: str, weights: str | None = None) -> Evaluation:
         request = EvaluationRequest(ModelChoice(folder, weights=weights), self.corpus, split, self.config.evaluation)
@@ -327,10 +327,13 @@ class _Distillation:
         evaluation.save_rows(self.run.evaluation_path("teacher", split))
         return evaluation
 
-    def _write_student(self, checkpoint: str) -> None:
+    def _write_student(self, checkpoint: str) -> WhisperForConditionalGeneration:
+        """The student that is given away; its shape."""
         student = load_whisper(self.models.student)
         lay_over(student, storage.join(checkpoint, TRAINABLE))
-        save_whisper(self.config.student.finished(student), load_processor(self.models.student), self.run.student_dir)
+        finished = self.config.student.finished(student)
+        save_whisper(finished, load_processor(self.models.student), self.run.student_dir)
+        return _shape_of(finished)
 
     def _speed(self) -> dict[str, dict[str, float]]:
         if self.models.teacher is None:
@@ -346,7 +349,11 @@ class _Distillation:
         )
 
     def _metrics(
-        self, teacher: dict[str, Evaluation], student: dict[str, Evaluation], speed: dict[str, dict[str, float]]
+        self,
+        shape: WhisperForConditionalGeneration,
+        teacher: dict[str, Evaluation],
+        student: dict[str, Evaluation],
+        speed: dict[str, dict[str, float]],
     ) -> Metrics:
         def model_metrics(model: WhisperForConditionalGeneration, evaluations: dict[str, Evaluation]) -> ModelMetrics:
             params = sum(parameter.numel() for parameter in model.parameters())
@@ -356,7 +363,7 @@ class _Distillation:
         totals = self.training.totals
         return build_metrics(
             teacher=model_metrics(self.models.teacher_shape, teacher) if self.models.teacher_shape is not None else None,
-            student=model_metrics(self.models.student_shape, student),
+            student=model_metrics(shape, student),
             train={
                 "steps": totals.steps,
                 "utterances_seen": totals.rows,

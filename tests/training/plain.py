@@ -8,7 +8,6 @@ B utterances, U label positions, N valid tokens, V vocabulary, M mel channels, F
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -222,23 +221,31 @@ def load_experts(folder: str, language: str, gate_width: int) -> Any:
             shared = (layer.fc1, layer.fc2)
             layer.fc1, layer.fc2 = nn.Identity(), nn.Identity()
             layer.experts = nn.ModuleDict({language: expert})
-            layer.activation_fn = partial(_mixed, model, shared, expert, language)
+            layer.activation_fn = Mixed(model, shared, expert, language)
     values = {name: value.double() for name, value in load_file(f"{folder}/model.safetensors").items() if ".experts." in name}
     assert not model.load_state_dict(values, strict=False).unexpected_keys
     return model
 
 
-def _mixed(model: Any, shared: tuple[Any, Any], expert: PlainExpert, language: str, x_BTD: Tensor) -> Tensor:
-    shared_BTD = shared[1](functional.gelu(shared[0](x_BTD)))
-    own_BTD = expert.fc2(functional.gelu(expert.fc1(x_BTD)))
-    gate_BT1 = expert.gate.out(torch.relu(expert.gate.hidden(x_BTD)))
-    model.gates.append(gate_BT1[..., 0])
-    share_BT1 = torch.sigmoid(gate_BT1)
-    rows = [
-        share_BT1[row] * own_BTD[row] + (1 - share_BT1[row]) * shared_BTD[row] if spoken == language else shared_BTD[row]
-        for row, spoken in enumerate(model.languages)
-    ]
-    return torch.stack(rows)
+class Mixed(nn.Module):
+    """A whole feed-forward block; what it uses is registered elsewhere."""
+
+    def __init__(self, *held: Any) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        model, shared, expert, language = self.held
+        shared_BTD = shared[1](functional.gelu(shared[0](x_BTD)))
+        own_BTD = expert.fc2(functional.gelu(expert.fc1(x_BTD)))
+        gate_BT1 = expert.gate.out(torch.relu(expert.gate.hidden(x_BTD)))
+        model.gates.append(gate_BT1[..., 0])
+        share_BT1 = torch.sigmoid(gate_BT1)
+        rows = [
+            share_BT1[row] * own_BTD[row] + (1 - share_BT1[row]) * shared_BTD[row] if spoken == language else shared_BTD[row]
+            for row, spoken in enumerate(model.languages)
+        ]
+        return torch.stack(rows)
 
 
 def distilwhisper(plain: Plain, batch: Any) -> Losses:
@@ -252,7 +259,8 @@ def distilwhisper(plain: Plain, batch: Any) -> Losses:
     both = [(log_NV.exp() * (log_NV - log_m_NV)).sum(-1) for log_NV in (log_p_NV, log_q_NV)]
     polish = [row for row, spoken in enumerate(batch.languages) if spoken == "pl"]
     layers = student.config.encoder_layers
-    encoder, decoder = [], []
+    encoder: list[Tensor] = []
+    decoder: list[Tensor] = []
     for number, gate_BT in enumerate(student.gates):
         for row in polish:
             positions = -(-batch.frames[row] // 2) if number < layers else 1 + int((batch.labels_BU[row] != -100).nonzero()[-1])

@@ -110,7 +110,7 @@ def make_sharp_job(numbers: Corpus, sharp_dir: Path, tmp_path: Path) -> MakeJob:
 def job_of(case: Case, make_job: MakeJob, mlm_dir: Path, teacher: Path, number: int) -> StudentJob:
     name, settings = case
     method, train = METHODS[name], dict(settings)
-    student = {name: train.pop(name) for name in ("freeze_encoder", "vocabulary") if name in train}
+    student: dict[str, Any] = {name: train.pop(name) for name in ("freeze_encoder", "vocabulary") if name in train}
     if "experts" in method.more:
         student = {**EXPERTS, "model": str(teacher), "noise": 0.0, "skip": 0.0}
     objective = {**method.objective, **({"mlm": str(mlm_dir)} if "mlm" in method.more else {})}

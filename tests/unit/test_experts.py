@@ -159,7 +159,7 @@ def test_training_mixes_by_the_gates_and_counts_them(tiny_whisper_dir: Path) -> 
 def test_noise_dropout_and_skipping_are_trainings_alone(tiny_whisper_dir: Path) -> None:
     model = made(tiny_whisper_dir)
     mel_BMF, ids_BU = inputs(model)
-    draws = {"noise": 5.0, "gate_dropout": 0.1, "expert_dropout": 0.3, "skip": 0.5}
+    draws: dict[str, Any] = {"noise": 5.0, "gate_dropout": 0.1, "expert_dropout": 0.3, "skip": 0.5}
 
     def said(seed: int) -> Tensor:
         torch.manual_seed(seed)
