@@ -271,7 +271,7 @@ def distilwhisper(plain: Plain, batch: Any) -> Losses:
         mean = torch.cat([*encoder, *decoder]).sigmoid().mean()
         slope = 0.0 if before is None else float(torch.sign(torch.tensor(before - 0.5)))
         losses["gate_budget"] = (1 / (2 * 1.41**2), (mean - 0.5).abs().detach() + slope * (mean - mean.detach()))
-        plain.gate_mean = float(mean)  # type: ignore[attr-defined]
+        plain.gate_mean = float(mean.detach())  # type: ignore[attr-defined]
         for name, gates in (("expert_use_encoder", encoder), ("expert_use_decoder", decoder)):
             losses[name] = (0.0, (torch.cat(gates) >= 0).double().mean())
     losses["js"] = (0.5, (both[0] + both[1]).mean() / 2)
