@@ -15,6 +15,10 @@ VERBS = {
     "label": ("raykd.label", "have the teacher transcribe the data, or keep its answers for training: --config FILE"),
     "train-mlm": ("raykd.train_mlm", "train a masked language model that teaches: --config FILE [key=value ...]"),
     "export": ("raykd.export", "a student for CTranslate2, whisper.cpp or transformers, tried there: RUN --format FORMAT"),
+    "compare": (
+        "raykd.compare",
+        "one table of methods, over a config of many runs or over finished runs: --config FILE | RUN RUN",
+    ),
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
     "config": ("raykd.config_help", "what a key of the config is for: [KEY]"),

@@ -1,6 +1,7 @@
 """The runs of a comparison, one after the other, and what each is scored on. What is done already is not done again."""
 
 import json
+import os
 from collections.abc import Iterator
 
 from raykd import storage
@@ -9,7 +10,7 @@ from raykd.comparing.scores import Scored
 from raykd.config import Config
 from raykd.config.compare import CompareConfig, merged, slug
 from raykd.config.data import DataConfig
-from raykd.config.load import config_from
+from raykd.config.load import config_from, read_yaml
 from raykd.data.corpus import Corpus
 from raykd.data.prepare import prepare_corpus
 from raykd.distillation import distil
@@ -36,6 +37,10 @@ def jobs_of(compare: CompareConfig, path: str) -> list[Job]:
         UserError: a config that is wrong, with the method and the setting it comes from.
     """
     folder = storage.join(compare.output_dir, compare.name)
+    base = compare.base
+    if isinstance(base, str):
+        beside = os.path.join(os.path.dirname(path), base)
+        base = read_yaml(beside if os.path.isfile(beside) else base)
     jobs = []
     for seed in compare.seeds:
         for setting, of_setting in (compare.settings or {"": {}}).items():
@@ -50,7 +55,7 @@ def jobs_of(compare: CompareConfig, path: str) -> list[Job]:
                     "output_dir": storage.join(folder, "runs"),
                     "seed": seed,
                 }
-                tree = {**merged(merged(compare.base, of_setting), changes), **named}
+                tree = {**merged(merged(base, of_setting), changes), **named}
                 origin = f"{path}: {', '.join(filter(None, (method, setting)))}"
                 try:
                     config = config_from(Config, tree, path)

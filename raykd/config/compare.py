@@ -28,8 +28,9 @@ class CompareConfig(Section):
     """Name of the comparison and of its folder."""
     output_dir: Annotated[str, Mark.PATH] = "runs"
     """Where its folder is made; the runs lie in it. A comparison that is there goes on, with what is finished kept."""
-    base: Changes
-    """The config that all runs start from, as `python -m raykd.distill` takes it."""
+    base: Changes | str
+    """The config that all runs start from, as `python -m raykd.distill` takes it, or the file that holds it, beside this
+    one."""
     methods: dict[str, Changes] = Field(min_length=1)
     """By the name in the table: what is different from `base`. Sections are merged with its own, but for `teacher`, `student`,
     `objective`, `inputs` and `data.source`, which replace them. `{model: FOLDER}` is no run but a model as it is, such as the

@@ -25,6 +25,12 @@ class CommonVoiceSource(Section):
     """Folder of one language; local or any pyarrow filesystem."""
     language: str | None = None
     """Overrides the `locale` column."""
+    train_rows: int | None = Field(None, ge=1)
+    """Of train only so many, those with the most up-votes and of these the fewest down-votes, as the subsets of Multilingual
+    DistilWhisper were chosen (naver/multilingual-distilwhisper `data/prepare_common_voice.py`); ties by the table's order
+    (ours)."""
+    dev_rows: int | None = Field(None, ge=1)
+    """Of dev likewise."""
 
 
 class AudioFolderSource(Section):

@@ -77,6 +77,13 @@ def test_mistakes_name_their_key(fields: dict[str, Any], message: str) -> None:
         compare(**fields)
 
 
+def test_the_base_may_be_a_file_beside(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("data: {source: demo}\ntrain: {steps: 7}\nstudent: {init: scratch}\nname: whatever\n")
+    jobs = jobs_of(compare(base="base.yaml"), str(tmp_path / "c.yaml"))
+    assert [job.config.train.steps for job in jobs] == [7, 7]
+    assert jobs[0].config.name == "ce-seed0"
+
+
 def test_a_methods_mistake_names_the_method() -> None:
     wrong = compare(methods={"ce": {"train.lrr": 1}}, settings={"short": {}})
     with pytest.raises(UserError, match=r"c\.yaml: ce, short: train\.lrr: unknown key; did you mean train\.lr"):

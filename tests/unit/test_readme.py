@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from raykd import config_help, demo_data, distill, evaluate
+from raykd import compare, config_help, demo_data, distill, evaluate
 from raykd.cli import VERBS, run_parser
+from raykd.comparing.runs import jobs_of
 from raykd.config import Config, load_config, load_mlm_config
+from raykd.config.compare import CompareConfig
 from raykd.config.data import DataConfig
 from raykd.config.described import ROOTS, places
-from raykd.config.load import parse
+from raykd.config.load import parse, read_yaml
 from raykd.config.reference import anchor, page
 from raykd.config.yaml_text import from_yaml
 from raykd.data.batches import Batch
@@ -133,6 +135,9 @@ def test_other_commands_parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert arguments_of("raykd.evaluate")
     for arguments in arguments_of("raykd.evaluate"):
         evaluate._config(evaluate._parse(arguments))
+    for arguments in arguments_of("raykd.compare"):
+        options = compare._parse(arguments)
+        jobs_of(parse(CompareConfig, read_yaml(options.config), options.config, options.arguments), options.config)
     for arguments in arguments_of("raykd.demo_data"):
         assert demo_data._parse(arguments).out
     for arguments in arguments_of("raykd.config_help"):

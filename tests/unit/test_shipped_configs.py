@@ -4,16 +4,22 @@ from pathlib import Path
 
 import pytest
 
+from raykd.comparing.runs import jobs_of
 from raykd.config import RunConfig, dump_yaml, load_config, load_mlm_config
+from raykd.config.compare import CompareConfig
 from raykd.config.data import CommonVoiceSource, LabelsSource
+from raykd.config.load import parse, read_yaml
 from raykd.config.text import TextFilesSource
 from raykd.config.yaml_text import from_yaml
 from raykd.parts.recipes.kd import KdRecipe
 from raykd.parts.recipes.mlm_kd import MlmKdRecipe
+from raykd.parts.students.experts import Experts
 from raykd.parts.students.layer_copy import LayerCopy
 from raykd.parts.students.pretrained import Pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+COMPARISONS = sorted(path for path in CONFIGS.glob("*.yaml") if "methods" in from_yaml(path.read_text(), path.name))
+RUNS = sorted(set(CONFIGS.glob("*.y*ml")) - set(COMPARISONS))
 
 
 def load(path: Path) -> RunConfig:
@@ -22,7 +28,7 @@ def load(path: Path) -> RunConfig:
     return load_mlm_config(str(path)) if "text" in tree else load_config(str(path))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.y*ml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_it_loads_and_reads_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no config depends on the folder it is loaded from
     config = load(path)
@@ -32,8 +38,34 @@ def test_it_loads_and_reads_back(path: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_every_config_has_its_own_name() -> None:
-    names = [load(path).name for path in CONFIGS.glob("*.y*ml")]
+    names = [load(path).name for path in RUNS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_every_run_of_a_comparison_has_a_config(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compare = parse(CompareConfig, read_yaml(str(path)), str(path))
+    jobs = jobs_of(compare, str(path))
+    assert {job.method for job in jobs} == set(compare.methods)
+    assert len({job.config.name for job in jobs if job.model is None}) == len([job for job in jobs if job.model is None])
+
+
+def test_distilwhisper_has_the_published_numbers() -> None:
+    for name, rows, dev, languages in (("3k", 3000, 500, 8), ("10k", 10_000, 1000, 8), ("28k", 28_000, 1000, 3)):
+        config = load_config(str(CONFIGS / f"distilwhisper_{name}.yaml"))
+        sources = config.data.source
+        assert len(sources) == languages
+        for source in sources:
+            assert isinstance(source, CommonVoiceSource)
+            assert (source.train_rows, source.dev_rows) == (rows, dev)
+        student = config.student
+        assert isinstance(student, Experts)
+        assert student.languages == tuple(source.language for source in sources if isinstance(source, CommonVoiceSource))
+        assert (student.gate_width, student.expert_dropout, student.noise, student.skip) == (64, 0.3, 5.0, 0.2)
+        train = config.train
+        assert (train.epochs, train.batch_size, train.lr, train.betas) == (10, 16, 1e-4, (0.9, 0.98))
+        assert train.warmup_steps == pytest.approx(0.1 * 10 * rows * languages / 16, rel=1e-3)
 
 
 def test_distil_large_v2_has_the_published_numbers() -> None:

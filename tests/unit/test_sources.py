@@ -386,6 +386,26 @@ def test_common_voice_language_overrides_the_locale(tmp_path: Path) -> None:
     assert "data.source.language" in mistake(source | {"language": "xx"})
 
 
+def test_common_voice_takes_the_rows_with_the_best_votes(tmp_path: Path) -> None:
+    """Most up-votes first, then fewest down-votes, then the table's order; other splits stay whole."""
+    root = common_voice(tmp_path / "cs")
+    lines = (root / "train.tsv").read_text("utf-8").splitlines()
+    votes = [(2, 1), (5, 2), (2, 0), (5, 0), (2, 0)]
+    made = [lines[0]]
+    for number, (up, down) in enumerate(votes):
+        fields = lines[1 + number % 2].split("\t")
+        fields[CV_COLUMNS.index("path")] = f"clip-{number}.mp3"
+        fields[CV_COLUMNS.index("up_votes")], fields[CV_COLUMNS.index("down_votes")] = str(up), str(down)
+        (root / "clips" / f"clip-{number}.mp3").write_bytes(clip(300, "MP3", rate=32_000))
+        made.append("\t".join(fields))
+    (root / "train.tsv").write_text("\n".join(made) + "\n", "utf-8")
+    rows = read({"kind": "common_voice", "path": str(root), "train_rows": 3})
+    assert [row["id"] for row in rows if row["split"] == "train"] == ["clip-1.mp3", "clip-2.mp3", "clip-3.mp3"]
+    assert {row["split"] for row in rows} == {"train", "dev", "test"}
+    (root / "train.tsv").write_text("\n".join(made).replace("up_votes", "thumbs") + "\n", "utf-8")
+    assert "no numbers in up_votes" in mistake({"kind": "common_voice", "path": str(root), "train_rows": 3})
+
+
 def test_common_voice_parent_folder_is_explained(tmp_path: Path) -> None:
     common_voice(tmp_path / "cs")
     assert "folder of one locale" in mistake({"kind": "common_voice", "path": str(tmp_path)})

@@ -99,7 +99,9 @@ def _parts(source: Source, config: DataConfig, prefix: str, needs_text: bool) ->
         return manifest_parts(child(folder, "**/*.parquet"), prefix, language)
     own = configured_language(source.language, "data.source.language")
     if isinstance(source, CommonVoiceSource):
-        return common_voice_parts(source.path, prefix, own, language)
+        wanted = {"train": source.train_rows, "dev": source.dev_rows}
+        most = {split: rows for split, rows in wanted.items() if rows is not None}
+        return common_voice_parts(source.path, prefix, own, language, most)
     if isinstance(source, AudioFolderSource):
         return audio_folder_parts(source.path, prefix, own or language, needs_text)
     if isinstance(source, WebDatasetSource):
