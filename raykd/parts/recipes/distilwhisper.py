@@ -133,7 +133,7 @@ class DistilWhisperRecipe(Recipe):
     The published weights are those of uncertainty weighting with fixed sigmas: (CE + gate) / (2 · 1.41²) + D / 2. There D is a
     mean over all positions of a padded batch (`batchmean`), padding included; here it is over the labels alone, so that it
     weighs a little more wherever batches were padded. With `lambda_kd: 0` it is CLSR-FT, which needs no teacher. It wants
-    `student.kind: experts`, and adds the use of experts in both stacks as metrics.
+    `student: {kind: experts}`, and adds the use of experts in both stacks as metrics.
     """
 
     recipe: Literal["distilwhisper"] = "distilwhisper"
