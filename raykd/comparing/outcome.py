@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from raykd import storage
-from raykd.comparing.scores import Scored
+from raykd.comparing.scores import KINDS, Scored
 from raykd.config import Config
 from raykd.errors import UserError
 from raykd.evaluation.expert_use import STACKS
@@ -68,7 +68,7 @@ def outcome_of(run: RunFolder, job: Job) -> Outcome:
 def scored_rows(rows: bytes, summary: Mapping[str, Any]) -> Scored:
     """From the rows of an evaluation, as Parquet, and its summary."""
     table = pq.read_table(io.BytesIO(rows))
-    errors = [np.asarray(table.column(name), dtype=np.int64) for name in ("substitutions", "deletions", "insertions")]
+    errors = [np.asarray(table.column(name), dtype=np.int64) for name in KINDS[:3]]
     use = {
         language: {key: scores[key] for stack in STACKS if (key := f"expert_use_{stack}") in scores}
         for language, scores in summary["per_language"].items()
@@ -78,5 +78,6 @@ def scored_rows(rows: bytes, summary: Mapping[str, Any]) -> Scored:
         languages=tuple(table.column("language").to_pylist()),
         words_I=np.asarray(table.column("words"), dtype=np.int64),
         errors_I=np.sum(errors, axis=0),
+        kinds={kind: int(summary.get(kind, 0)) for kind in KINDS},
         expert_use={language: shares for language, shares in use.items() if shares},
     )

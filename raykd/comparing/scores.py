@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+KINDS = ("substitutions", "deletions", "insertions", "repeated_5grams")
 _DRAWN_AT_ONCE = 2_000_000
 """Utterances that are drawn at a time, which bounds the memory."""
 
@@ -28,6 +29,9 @@ class Scored:
     languages: tuple[str, ...]
     words_I: NDArray[np.int64]
     errors_I: NDArray[np.int64]
+    kinds: Mapping[str, int]
+    """Of all errors, by kind: substitutions, deletions, insertions; and repeated_5grams, five words in a row that were said
+    before."""
     expert_use: Mapping[str, Mapping[str, float]]
     """By language: shares of `evaluation.expert_use`, where the model has experts."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from raykd.comparing.outcome import Outcome
-from raykd.comparing.scores import Difference, Scored, Spread, difference, starred, told
+from raykd.comparing.scores import KINDS, Difference, Scored, Spread, difference, starred, told
 from raykd.tracking.progress import duration
 from raykd.tracking.table import format_count
 
@@ -118,6 +118,19 @@ def rate_table(results: Results, test: str) -> CellTable:
     )
 
 
+def kind_table(results: Results, test: str) -> CellTable:
+    """What is wrong, by kind: counts on one test set."""
+    rows = []
+    for entry in results.entries:
+        runs = entry.on(test)
+        if runs:
+            counts = [_count(Spread(tuple(float(one.kinds[kind]) for one in runs))) for kind in KINDS]
+            rows.append((*_names(results, entry), str(int(runs[0].words_I.sum())), *counts))
+    header = (*_headings(results), "words", *(kind.replace("_", " ") for kind in KINDS))
+    note = "Mean over seeds; repeated 5-grams: five words in a row that the same transcript had before."
+    return CellTable(f"Errors by kind on {test}", header, tuple(rows), note)
+
+
 def cost_table(results: Results) -> CellTable:
     """What each method costs."""
     rows = []
@@ -163,7 +176,8 @@ def expert_table(results: Results, test: str) -> CellTable | None:
 def all_tables(results: Results) -> list[CellTable]:
     """In the order of the page."""
     experts = [table for test in results.tests if (table := expert_table(results, test)) is not None]
-    return [*(rate_table(results, test) for test in results.tests), cost_table(results), *experts]
+    rates = [table for test in results.tests for table in (rate_table(results, test), kind_table(results, test))]
+    return [*rates, cost_table(results), *experts]
 
 
 def as_markdown(table: CellTable) -> str:
@@ -171,6 +185,11 @@ def as_markdown(table: CellTable) -> str:
     lines = [" | ".join(("", *cells, "")).strip() for cells in (table.header, *table.rows)]
     lines.insert(1, "|" + "---|" * len(table.header))
     return "\n".join([f"**{table.title}**", "", *lines, "", table.note]).rstrip() + "\n"
+
+
+def _count(spread: Spread) -> str:
+    text = f"{spread.mean:.4g}"
+    return text if spread.deviation is None else f"{text} ± {spread.deviation:.2g}"
 
 
 def _headings(results: Results) -> tuple[str, ...]:

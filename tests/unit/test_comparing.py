@@ -1,5 +1,6 @@
 """Comparisons: merged configs and their mistakes, rates and spreads, the bootstrap, tables and the page."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from raykd.comparing.outcome import Job, Outcome
 from raykd.comparing.page import in_words, json_of, metric_values, render
 from raykd.comparing.runs import jobs_of
-from raykd.comparing.scores import Scored, Spread, difference, starred, told
+from raykd.comparing.scores import KINDS, Scored, Spread, difference, starred, told
 from raykd.comparing.tables import Results, all_tables, as_markdown, rate_table
 from raykd.config import Config
 from raykd.config.compare import CompareConfig, merged, slug
@@ -94,7 +95,7 @@ def scored(errors: list[int], words: list[int] | None = None, languages: str = "
     count = len(errors)
     codes = tuple(languages.split() * count)[:count]
     ids = tuple(f"{number:03d}" for number in range(count))
-    return Scored(ids, codes, np.array(words or [10] * count), np.array(errors), {})
+    return Scored(ids, codes, np.array(words or [10] * count), np.array(errors), dict.fromkeys(KINDS, sum(errors)), {})
 
 
 def test_rates_are_over_words_and_the_mean_over_languages() -> None:
@@ -144,7 +145,7 @@ def outcome(method: str, seed: int, errors: list[int], setting: str = "", **use:
     config = Config.model_validate({**BASE, "objective": "ce"})
     one = scored(errors, languages="cs hu")
     shares = {"cs": {f"expert_use_{stack}": share for stack, share in use.items()}} if use else {}
-    result = Scored(one.ids, one.languages, one.words_I, one.errors_I, shares)
+    result = replace(one, expert_use=shares)
     facts = {"trained": 1e6, "stored": 2e6, "active": 1.5e6, "train_s": 60.0 + seed, "speedup": None}
     return Outcome(Job(method, setting, seed, config), {"test": result}, facts, f"runs/{method}-{seed}")
 
@@ -168,10 +169,12 @@ def test_tables_say_rates_spreads_and_differences() -> None:
     titles = [one.title for one in all_tables(results())]
     assert titles == [
         "Word error rate on test, in percent",
+        "Errors by kind on test",
         "What it costs",
         "Tokens and layers that go through experts on test, in percent",
     ]
-    costs, use = all_tables(results())[1:]
+    kinds, costs, use = all_tables(results())[1:]
+    assert kinds.rows[0] == ("ce", "40", *["16.5 ± 0.71"] * 4)
     assert costs.rows[0] == ("ce", "1 M", "2 M", "1.5 M", "1:00", "-")
     assert use.rows == (("experts", "cs", "25.00 ± 0.00", "50.00 ± 0.00"),)
     assert "| ce | 35.00 ± 0.00 |" in as_markdown(table)
