@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from raykd.cli import Parser
-from raykd.config.described import ROOTS, Key, Kind, Place, places
+from raykd.config.described import ROOTS, Key, Kind, Place, own_places, places
 from raykd.config.load import load_parts
 from raykd.errors import UserError
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def overview() -> str:
-    """The top-level keys of both kinds of config."""
+    """The top-level keys of every kind of config."""
     lines = []
     for command, root in ROOTS.items():
         top = places(root)[0]
@@ -110,7 +110,7 @@ def _plain(path: str) -> str:
 def entries() -> Iterator[Entry]:
     """Everything that can be asked for."""
     for root in ROOTS.values():
-        for place in places(root):
+        for place in own_places(root):
             path = _plain(place.path)
             if path:
                 yield Entry(path, place)

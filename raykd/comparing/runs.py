@@ -142,7 +142,7 @@ class Comparison:
     def _tests(self, job: Job, model: str) -> dict[str, Scored]:
         found = {}
         for name, test in self.compare.tests.items():
-            data = test.model_copy(update={"cache_dir": job.config.data.cache_dir})
+            data = test.data.model_copy(update={"cache_dir": job.config.data.cache_dir})
             corpus = self._corpus(data, model)
             split = next((split for split in (test.split, WHOLE) if split in corpus.splits), None)
             if split is None:

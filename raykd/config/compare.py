@@ -14,9 +14,11 @@ Changes = dict[str, Any]
 """Sections of a config, or keys such as `train.lr`, and their values."""
 
 
-class TestSet(DataConfig):
-    """Further speech, and which of it."""
+class Test(Section):
+    """Speech to be scored on."""
 
+    data: DataConfig
+    """Where it is; `cache_dir` is that of the runs."""
     split: str = "test"
     """Its split; a source that has no splits (with `dev_share: 0`) is taken whole."""
 
@@ -39,7 +41,7 @@ class CompareConfig(Section):
     """By name: what is different in all methods, such as the amount of training data; each method is run in each."""
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     """Each method is run with each."""
-    tests: dict[str, TestSet] = Field({})
+    tests: dict[str, Test] = Field({})
     """By name: speech that every student is scored on. Empty: the `data.test_splits` of the runs, which must then be the same
     in all of them."""
     against: str | None = None

@@ -7,6 +7,7 @@ from typing import get_origin
 from pydantic.fields import FieldInfo
 
 from raykd.config.base import Mark, Section, marks_of, types_in
+from raykd.config.compare import CompareConfig
 from raykd.config.root import Config, MlmRunConfig
 from raykd.config.schedule import ScheduleConfig
 from raykd.config.words import described, holding, name_of, written
@@ -169,5 +170,11 @@ def _order(root: type[Section], path: str) -> int:
     return list(root.model_fields).index(top) if top else -1
 
 
-ROOTS: dict[str, type[Section]] = {"raykd.distill": Config, "raykd.train_mlm": MlmRunConfig}
-"""The two kinds of config, by the command that runs them."""
+ROOTS: dict[str, type[Section]] = {"raykd.distill": Config, "raykd.train_mlm": MlmRunConfig, "raykd.compare": CompareConfig}
+"""The kinds of config, by the command that runs them."""
+
+
+def own_places(root: type[Section]) -> tuple[Place, ...]:
+    """`places`; of a comparison those that no other kind of config has."""
+    found = places(root)
+    return tuple(place for place in found if place.path in {"", "tests.NAME"}) if root is CompareConfig else found

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raykd.config.base import Section
-from raykd.config.described import ROOTS, SCHEDULE, Key, Kind, Place, places
+from raykd.config.described import ROOTS, SCHEDULE, Key, Kind, Place, own_places
 from raykd.data.utterances import AUDIO_COLUMNS, ID_COLUMNS, LANGUAGE_COLUMNS, SPLIT_COLUMNS, TEXT_COLUMNS
 
 PAGE = Path("configs/README.md")
@@ -40,12 +40,16 @@ _COLUMNS = {
 
 def page(folder: Path = PAGE.parent) -> str:
     """The whole reference; `folder` has the configs that come with raykd."""
-    distillation, mlm = (places(root) for root in ROOTS.values())
+    distillation, mlm, comparison = (own_places(root) for root in ROOTS.values())
     known = {place.path for place in distillation}
     ours = [place for place in mlm if not place.path or place.path not in known]
     parts = [_INTRODUCTION, _shipped(folder)]
     parts += ["## Distillation: `python -m raykd.distill`\n", *(_place(place, distillation) for place in distillation)]
     parts += ["## Language model: `python -m raykd.train_mlm`\n", *(_place(place, mlm) for place in ours)]
+    parts += [
+        "## Comparison: `python -m raykd.compare`\n",
+        *(_place(place, (*comparison, *distillation)) for place in comparison),
+    ]
     return "\n".join(parts)
 
 

@@ -89,7 +89,11 @@ def _any_of(branches: Sequence[Any], metadata: Sequence[Any]) -> str:
 def _plural(words: str) -> str:
     """`whole number (at least 1)` -> `whole numbers (at least 1)`."""
     noun, bracket, limits = words.partition(" (")
-    return words if noun.startswith("`") or noun in {"text", "true or false"} else f"{noun}s{bracket}{limits}"
+    return (
+        words
+        if noun.startswith("`") or noun in {"text", "true or false", "anything"} or noun.startswith("mapping")
+        else f"{noun}s{bracket}{limits}"
+    )
 
 
 def _limits(metadata: Sequence[Any]) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from raykd import config_help
 from raykd.config import Config, MlmRunConfig
 from raykd.config.base import Mark, Section
+from raykd.config.compare import CompareConfig
 from raykd.config.described import ROOTS, places
 from raykd.config.reference import page
 from raykd.config.schedule import ScheduleConfig, Weight
@@ -71,11 +72,11 @@ def test_an_unknown_key_is_told_what_is_near() -> None:
         config_help.help_on("?")
 
 
-def test_without_a_key_both_kinds_of_config_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_key_every_kind_of_config_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     config_help.main([])
     lines = capsys.readouterr().out.splitlines()
     named = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert named == [*Config.model_fields, *MlmRunConfig.model_fields]
+    assert named == [*Config.model_fields, *MlmRunConfig.model_fields, *CompareConfig.model_fields]
 
 
 def test_parts_of_ones_own_are_helped_on_but_not_in_the_reference(tmp_path: Path) -> None:
