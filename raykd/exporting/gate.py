@@ -17,8 +17,9 @@ from raykd.exporting import ctranslate2, experts, ggml, hf
 from raykd.exporting.clips import Clip
 from raykd.exporting.runtime import Window
 from raykd.models.expert_files import plain_whisper
-from raykd.models.experts import EXPERTS, expert_languages
+from raykd.models.experts import expert_languages
 from raykd.models.pruning import kept_tokens, pad_whisper, whole_vocabulary
+from raykd.models.routing import EXPERTS
 from raykd.models.runtimes import Format, refusal
 from raykd.models.whisper import load_processor, load_whisper, read_config
 from raykd.models.window import CLIP_MARGIN, clip_margin

@@ -20,7 +20,8 @@ from transformers import WhisperForConditionalGeneration
 
 from raykd import storage
 from raykd.errors import UserError
-from raykd.models.experts import EXPERTS, WhisperWithExperts, expert_languages
+from raykd.models.experts import WhisperWithExperts, expert_languages
+from raykd.models.routing import EXPERTS
 from raykd.models.state import state_hash
 
 _FORMAT = "raykd-expert"

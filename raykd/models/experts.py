@@ -15,10 +15,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.activations import ACT2FN
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from raykd.models.routing import Expert, LayerExperts, Routing, Stack, speaking
-
-EXPERTS = "experts"
-"""Key of a model's config: `{languages: [...], gate_width: 64}`."""
+from raykd.models.routing import EXPERTS, Expert, LayerExperts, Routing, Stack, speaking
 
 
 def expert_languages(config: WhisperConfig) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 Stack = Literal["encoder", "decoder"]
+EXPERTS = "experts"
+"""Key of a model's config: `{languages: [...], gate_width: 64}`."""
 
 
 @dataclass

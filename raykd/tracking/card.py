@@ -1,6 +1,6 @@
 """The model card of a student: `student/README.md`, with the metadata that the Hugging Face Hub reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from raykd import storage
+from raykd.models.routing import EXPERTS
 from raykd.parts.students.student import Student
 from raykd.tracking.metrics import Metrics
 from raykd.tracking.report import TEMPLATES, normalizer_text, objective_text, teacher_name
@@ -21,12 +22,16 @@ def write_card(run: RunFolder) -> None:
     """Write `student/README.md` from the run's config and metrics and the student's own config."""
     config = yaml.safe_load(run.read_text("config.yaml"))
     metrics = Metrics.model_validate(run.read_json("metrics.json"))
-    window_s = run.read_json("student/config.json")["max_source_positions"] * FRAMES_PER_POSITION_S
-    storage.write_text(storage.join(run.student_dir, "README.md"), render_card(run.name, config, metrics, window_s))
+    model = run.read_json("student/config.json")
+    window_s = model["max_source_positions"] * FRAMES_PER_POSITION_S
+    experts = (model.get(EXPERTS) or {}).get("languages", ())
+    storage.write_text(storage.join(run.student_dir, "README.md"), render_card(run.name, config, metrics, window_s, experts))
 
 
-def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s: float) -> str:
-    """The card's text. `window_s`: longest piece of speech the student reads at once, in seconds."""
+def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s: float, experts: Sequence[str] = ()) -> str:
+    """The card's text. `window_s`: longest piece of speech the student reads at once, in seconds; `experts`: languages that it
+    has experts for.
+    """
     languages = list(metrics.student.per_language)
     return TEMPLATES.get_template("card.md").render(
         name=name,
@@ -45,6 +50,7 @@ def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s
         versions=metrics.versions,
         synthetic=all(source["kind"] == "demo" for source in config["data"]["source"]),
         window_s=window_s,
+        experts=experts,
     )
 
 

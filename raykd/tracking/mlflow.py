@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from raykd import storage
 from raykd.config import RunConfig
+from raykd.models.experts import expert_languages
+from raykd.models.whisper import read_config
 from raykd.tracking.history import JsonLines, read_json_lines
 from raykd.tracking.metrics import package_versions
 from raykd.tracking.mlflow_model import log_whisper
@@ -88,7 +90,9 @@ class MlflowTracker:
             self._queue.put(lambda name=name: self._store_file(name))  # type: ignore[misc]
 
     def log_student(self) -> None:
-        """Log `student/` as a model that `mlflow.transformers.load_model` loads as a speech recognition pipeline."""
+        """Log `student/` as a model that `mlflow.transformers.load_model` loads as a speech recognition pipeline; one with
+        language experts as files.
+        """
         self._queue.put(self._log_student)
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
@@ -280,7 +284,11 @@ class MlflowTracker:
 
     def _log_student(self) -> None:
         with storage.local_copy(self._run.student_dir) as folder:
-            log_whisper(folder, self.uri, str(self._run_id))
+            if expert_languages(read_config(folder)):
+                # As a pipeline of transformers' own class it would lose its experts without a word.
+                self._client.log_artifacts(self._run_id, folder, "student")
+            else:
+                log_whisper(folder, self.uri, str(self._run_id))
 
 
 def send_waiting(config: RunConfig, run: RunFolder, say: Callable[[str], None] = print) -> None:

@@ -1,6 +1,7 @@
 """Multilingual DistilWhisper: its weights, which positions count, its settings' mistakes, and LoRA beside it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from raykd.models.whisper import load_processor, load_whisper, save_whisper
 from raykd.parts.recipes.distilwhisper import DistilWhisperRecipe, GateBudget
 from raykd.parts.recipes.recipe import Method, Recipe
 from raykd.parts.students.experts import Experts, ExpertsLearner
+from raykd.parts.students.layer_copy import LayerCopy
 from raykd.parts.students.lora import Lora
 from raykd.parts.students.pretrained import Pretrained
+from tests.unit.test_experts import hidden, inputs, made
 
 
 def method(**fields: Any) -> Method:
@@ -128,6 +131,30 @@ def test_a_model_with_experts_gets_more_and_keeps_what_it_has(tiny_whisper_dir: 
     assert bool((both.model.encoder.layers[0].experts["cs"].fc1.bias == 3).all())
     assert not both.model.encoder.layers[0].experts["cs"].fc1.bias.requires_grad
     assert both.model.encoder.layers[0].experts["pl"].fc1.bias.requires_grad
+
+
+def test_a_copy_of_its_layers_is_of_the_shared_ones(tiny_whisper_dir: Path) -> None:
+    teacher: Any = Experts(model=str(tiny_whisper_dir), languages=("cs",)).make(None, 0)
+    student = LayerCopy(decoder_layers=1).make(teacher, 0)
+    assert expert_languages(student.config) == ()
+    assert not any("experts" in name for name in student.state_dict())
+
+
+def test_a_teacher_with_experts_teaches_with_them(tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    from raykd.parts.targets.whisper import WhisperTeacher
+
+    teacher = made(tiny_whisper_dir, ("cs",)).float()
+    mel_BMF, ids_BU = inputs(teacher)
+    labels_BU = ids_BU.clone()
+    batch = Batch(["a", "b", "c"], ["cs", "en", "cs"], mel_BMF.float(), ids_BU, labels_BU, 1.0, frames=[10, 10, 10])
+    on: Any = SimpleNamespace(device=torch.device("cpu"), student=SimpleNamespace(frozen_encoder=None))
+    said = WhisperTeacher(teacher, on).outputs(batch, frozenset(), {})
+    with torch.no_grad():
+        expected = hidden(teacher, batch.languages, mel_BMF.float(), ids_BU).flatten(0, 1)
+        without = hidden(teacher, [], mel_BMF.float(), ids_BU).flatten(0, 1)
+    assert said.hidden_ND is not None
+    torch.testing.assert_close(said.hidden_ND, expected, rtol=1e-4, atol=1e-4)
+    assert (said.hidden_ND - without).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("languages", [[], ["czech"], ["cs", "cs"], ["xx"]])
