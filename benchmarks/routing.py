@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from inference_speedup import SHAPES
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.inference_speedup import SHAPES
 from raykd.config.models import ScratchConfig
 from raykd.evaluation.decode import encode, greedy_decode
 from raykd.models.demo import new_whisper

@@ -95,8 +95,9 @@ class LayerExperts(nn.ModuleDict):
         super().__init__()
         self.stack, self.routing = stack, routing
         self._x_BTD: Tensor | None = None
-        self._to_expert: dict[str, Tensor] = {}
-        """While tokens are routed: places in the flattened tokens that go to each language's expert."""
+        self._places: dict[str | None, Tensor] = {}
+        """While tokens are routed: those that go to each language's expert, and to the shared block (None), as places in the
+        flattened tokens."""
 
     def before(self, fc1: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
         """Hook on `fc1`: which tokens the shared block computes. All while training, or where no language has an expert."""
@@ -108,9 +109,12 @@ class LayerExperts(nn.ModuleDict):
             return None
         if not any(language is not None and language in self for language in rows):
             return None
-        self._x_BTD = arguments[0]
-        shared_L = self._route(rows, self._x_BTD)
-        return (self._x_BTD.flatten(0, 1)[shared_L],) if self._to_expert else None
+        x_BTD = arguments[0]
+        self._places = self._route(rows, x_BTD)
+        if list(self._places) == [None]:
+            return None
+        self._x_BTD = x_BTD
+        return (x_BTD.flatten(0, 1)[self._places[None]],)
 
     def after(self, fc2: nn.Module, arguments: tuple[Tensor], output: Tensor) -> Tensor | None:
         """Hook on `fc2`: what the experts say is mixed in, or put in the places that were left out."""
@@ -119,40 +123,29 @@ class LayerExperts(nn.ModuleDict):
             return None
         if self.training:
             return self._mixed(self.routing.rows(len(x_BTD)), x_BTD, output)
-        if not self._to_expert:
-            return None
         return self._joined(x_BTD, output)
 
-    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> Tensor:
-        """Share the tokens out by hard gates; places of those that the shared block computes."""
+    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> dict[str | None, Tensor]:
+        """Share the tokens out by hard gates. Every token is somewhere once; languages without a token are left out."""
         hard_BT = x_BTD.new_zeros(x_BTD.shape[:2], dtype=torch.bool)
-        self._to_expert = {}
-        for language, its_rows_R in self._rows_by_language(rows, x_BTD.device):
-            one = len(its_rows_R) == len(rows)
-            hard_RT = self._expert(language).gate(x_BTD if one else x_BTD[its_rows_R]) >= 0
-            if one:
-                hard_BT = hard_RT
-            else:
-                hard_BT[its_rows_R] = hard_RT
-            mine_BT = hard_RT if one else _only(hard_BT, its_rows_R)
-            places_M = mine_BT.flatten().nonzero().squeeze(1)
+        positions_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        places: dict[str | None, Tensor] = {}
+        for language, rows_R in self._rows_by_language(rows, x_BTD.device):
+            open_RT = self._expert(language).gate(x_BTD[rows_R]) >= 0
+            places_M = (rows_R[:, None] * len(positions_T) + positions_T)[open_RT]
             if len(places_M):
-                self._to_expert[language] = places_M
+                places[language] = places_M
+            hard_BT[rows_R] = open_RT
         self._note(hard_BT, hard_BT)
-        return (~hard_BT).flatten().nonzero().squeeze(1)
+        return {None: (~hard_BT).flatten().nonzero().squeeze(1), **places}
 
     def _joined(self, x_BTD: Tensor, shared_LD: Tensor) -> Tensor:
         """The tokens in their places again."""
         flat_ND = x_BTD.flatten(0, 1)
-        parts = list(self._to_expert.items())
-        if not len(shared_LD) and len(parts) == 1:  # all tokens, in order
-            return self._expert(parts[0][0])(x_BTD)
         joined_ND = torch.empty_like(flat_ND, dtype=shared_LD.dtype)
-        taken_N = torch.ones(len(flat_ND), dtype=torch.bool, device=x_BTD.device)
-        for language, places_M in parts:
-            joined_ND[places_M] = self._expert(language)(flat_ND[places_M]).to(joined_ND.dtype)
-            taken_N[places_M] = False
-        joined_ND[taken_N] = shared_LD
+        for language, places_M in self._places.items():
+            said_MD = shared_LD if language is None else self._expert(language)(flat_ND[places_M])
+            joined_ND[places_M] = said_MD.to(joined_ND.dtype)
         return joined_ND.view_as(x_BTD)
 
     def _mixed(self, rows: Sequence[str | None], x_BTD: Tensor, shared_BTD: Tensor) -> Tensor:
@@ -171,7 +164,8 @@ class LayerExperts(nn.ModuleDict):
             rows_R = by_language.get(language, torch.zeros(0, dtype=torch.long, device=x_BTD.device))
             x_RTD = x_BTD[rows_R]
             gate_RT = expert.gate(nn.functional.dropout(x_RTD, routing.gate_dropout)).to(wide)
-            hard_BT = hard_BT.index_add(0, rows_R, (gate_RT >= 0).to(wide))
+            with torch.no_grad():  # as at inference: without dropout and noise
+                hard_BT = hard_BT.index_add(0, rows_R, (expert.gate(x_RTD) >= 0).to(wide))
             share_RT = torch.sigmoid(gate_RT + routing.noise * torch.randn_like(gate_RT))
             soft_BT = soft_BT.index_add(0, rows_R, share_RT)
             used_R, share_RT = (rows_R[:0], share_RT[:0]) if skipped else (rows_R, share_RT)
@@ -195,12 +189,6 @@ class LayerExperts(nn.ModuleDict):
             record = self.routing.record.setdefault(self.stack, GateRecord())
             record.layers += 1
             record.soft_BT, record.hard_BT = record.soft_BT + soft_BT, record.hard_BT + hard_BT.detach().float()
-
-
-def _only(hard_BT: Tensor, rows_R: Tensor) -> Tensor:
-    mine_BT = torch.zeros_like(hard_BT)
-    mine_BT[rows_R] = hard_BT[rows_R]
-    return mine_BT
 
 
 @contextmanager
