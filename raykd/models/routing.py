@@ -95,7 +95,7 @@ class LayerExperts(nn.ModuleDict):
         super().__init__()
         self.stack, self.routing = stack, routing
         self._x_BTD: Tensor | None = None
-        self._places: dict[str | None, Tensor] = {}
+        self._places: dict[str | None, Tensor | slice] = {}
         """While tokens are routed: those that go to each language's expert, and to the shared block (None), as places in the
         flattened tokens."""
 
@@ -125,11 +125,15 @@ class LayerExperts(nn.ModuleDict):
             return self._mixed(self.routing.rows(len(x_BTD)), x_BTD, output)
         return self._joined(x_BTD, output)
 
-    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> dict[str | None, Tensor]:
+    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> dict[str | None, Tensor | slice]:
         """Share the tokens out by hard gates. Every token is somewhere once; languages without a token are left out."""
+        if x_BTD.shape[:2] == (1, 1):  # one clip is decoded, token by token: the bookkeeping would cost more than the gates
+            open_BT = self._expert(str(rows[0])).gate(x_BTD) >= 0
+            self._note(open_BT, open_BT)
+            return {None: slice(0, 0), rows[0]: slice(None)} if bool(open_BT) else {None: slice(None)}
         hard_BT = x_BTD.new_zeros(x_BTD.shape[:2], dtype=torch.bool)
         positions_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        places: dict[str | None, Tensor] = {}
+        places: dict[str | None, Tensor | slice] = {}
         for language, rows_R in self._rows_by_language(rows, x_BTD.device):
             open_RT = self._expert(language).gate(x_BTD[rows_R]) >= 0
             places_M = (rows_R[:, None] * len(positions_T) + positions_T)[open_RT]

@@ -107,6 +107,31 @@ def test_without_a_known_language_it_is_the_base_model_bit_for_bit(
     assert torch.equal(untrained, theirs)
 
 
+def test_one_clip_decoded_token_by_token_says_the_same(tiny_whisper_dir: Path) -> None:
+    model = made(tiny_whisper_dir)
+    mel_BMF, ids_BU = inputs(model)
+    with torch.no_grad(), speaking(model, ["cs"], watched=True) as gates:
+        whole = model.model(input_features=mel_BMF[:1], decoder_input_ids=ids_BU[:1])
+        expected = gates["decoder"].hard_BT
+        cache, rows = None, []
+        gates.pop("decoder")
+        uses = []
+        for position in range(U):
+            said = model.model.decoder(
+                input_ids=ids_BU[:1, position : position + 1],
+                encoder_hidden_states=whole.encoder_last_hidden_state,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = said.past_key_values
+            rows.append(said.last_hidden_state)
+            uses.append(gates.pop("decoder").hard_BT)
+    torch.testing.assert_close(torch.cat(rows, 1), whole.last_hidden_state, rtol=1e-9, atol=1e-9)
+    assert isinstance(expected, Tensor)
+    assert torch.equal(torch.cat(uses, 1), expected)  # type: ignore[arg-type]
+    assert 0 < float(expected.sum()) < 2 * U, "tokens went both ways"
+
+
 def test_a_token_costs_one_block(tiny_whisper_dir: Path) -> None:
     model = made(tiny_whisper_dir)
     counted = {"shared": 0, "expert": 0}
