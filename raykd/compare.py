@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -63,7 +64,7 @@ def _compare_config(options: argparse.Namespace) -> None:
     from raykd.training.cluster import connect
 
     jobs = jobs_of(compare, path)
-    _check(jobs, path)
+    _check(compare, jobs, path)
     connect(options.verbose)
     folder = storage.join(compare.output_dir, compare.name)
     storage.write_text(storage.join(folder, "compare.yaml"), to_yaml(compare.model_dump(mode="json")))
@@ -72,39 +73,49 @@ def _compare_config(options: argparse.Namespace) -> None:
     failed: list[tuple[str, str]] = []
     command = " ".join(["python -m raykd.compare --config", path, *overrides])
     results = Results.of((), None, compare.resamples)
-    with Progress() as progress:
-        for outcome in Comparison(compare, jobs, progress, parent.run_id if parent else None).outcomes():
-            if isinstance(outcome, Outcome):
-                outcomes.append(outcome)
-            else:
-                failed.append((outcome[0].config.name, outcome[1]))
-                progress.say(f"{outcome[0].config.name} came to no end: {outcome[1]}")
-            results = Results.of(outcomes, compare.against, compare.resamples, failed)
-            texts = _write(results, compare.name, folder, command, compare)
-    if parent:
-        try:
-            parent.finish(metric_values(results), texts, failed=bool(failed))
-        except Exception as error:  # the numbers are in the folder; MLflow is one more place for them
-            print(f"MLflow: {str(error).splitlines()[0]}")
+    texts: dict[str, str] = {}
+    status = "KILLED"
+    try:
+        with Progress() as progress:
+            for outcome in Comparison(compare, jobs, progress, parent.run_id if parent else None).outcomes():
+                if isinstance(outcome, Outcome):
+                    outcomes.append(outcome)
+                else:
+                    failed.append((outcome[0].config.name, outcome[1]))
+                    progress.say(f"{outcome[0].config.name} came to no end: {outcome[1]}")
+                results = Results.of(outcomes, compare.against, compare.resamples, failed)
+                texts = _write(results, compare.name, folder, command, compare)
+        status = "FAILED" if failed else "FINISHED"
+    finally:
+        if parent:
+            parent.finish(metric_values(results), texts, status)
     tracking = jobs[0].config.tracking
     _tell(results, folder, ui_command(tracking_uri(jobs[0].config)) if tracking.mlflow else None)
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} runs came to no end; the same command tries them again")
 
 
-def _check(jobs: "Sequence[Job]", path: str) -> None:
-    """Mistakes of every method and setting are told before the first is run."""
-    from raykd.preflight import check_run
+def _check(compare: CompareConfig, jobs: "Sequence[Job]", path: str) -> None:
+    """Mistakes of every method, setting and test are told before the first is run."""
+    from raykd.preflight import check_run, check_sources
+
+    for name, test in compare.tests.items():
+        _told_of(f"{path}: tests.{name}", partial(check_sources, test.data))
 
     seen = set()
     for job in jobs:
         if job.model is None and (job.method, job.setting) not in seen:
             seen.add((job.method, job.setting))
-            try:
-                check_run(job.config, resume=False)
-            except UserError as error:
-                where = ", ".join(filter(None, (job.method, job.setting)))
-                raise UserError("\n".join(f"{path}: {where}: {line}" for line in str(error).splitlines())) from None
+            where = ", ".join(filter(None, (job.method, job.setting)))
+            _told_of(f"{path}: {where}", partial(check_run, job.config, resume=False))
+
+
+def _told_of(where: str, check: Callable[[], None]) -> None:
+    """Mistakes that a check finds, with the place that they are at."""
+    try:
+        check()
+    except UserError as error:
+        raise UserError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 
 def _parent_run(compare: CompareConfig, job: "Job", folder: str) -> "ParentRun | None":

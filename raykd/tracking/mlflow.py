@@ -115,7 +115,7 @@ class MlflowTracker:
     # ------------------------------------------------------------------------------------------ the thread
 
     def _work(self) -> None:
-        _keep_mlflow_quiet()
+        keep_mlflow_quiet()
         closing = False
         while not closing:
             points: list[Point] = []
@@ -329,7 +329,7 @@ def _first_line(error: Exception) -> str:
     return line if len(line) <= 140 else line[:137] + "..."
 
 
-def _keep_mlflow_quiet() -> None:
+def keep_mlflow_quiet() -> None:
     """Few and short retries (training's own spool is the patience), and no log lines between ours. The user's settings win."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")

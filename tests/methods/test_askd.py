@@ -7,6 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from raykd.errors import UserError
 from raykd.parts.clock import Clock
 from raykd.parts.distribution import LogitsDistribution, TopKDistribution
 from raykd.parts.outputs import Outputs
@@ -143,7 +144,7 @@ def test_trust_in_recent_batches_follows_their_mean() -> None:
     assert isinstance(live, RecentLead)
     for mean in (-1.0, 3.0):
         live.after_update(NOW, {"teacher_lead": mean, "ce": 1.0})
-    live.after_update(NOW, {"ce": 1.0})  # the teacher was not asked
+    live.after_update(Clock(3, STEPS), {"ce": 1.0})  # the teacher was not asked
     again = kl.build(None)  # type: ignore[arg-type]
     assert isinstance(again, RecentLead)
     again.restore(live.state())
@@ -160,6 +161,13 @@ def test_trust_in_recent_batches_follows_their_mean() -> None:
         whole = (q_NV * (q_NV.log() - log_p_NV)).sum()
         torch.testing.assert_close(loss, torch.tensor(2 * lead).double().sigmoid() * whole)
     assert not torch.isclose(by_token, loss)
+
+
+def test_trust_in_batches_wants_what_it_follows() -> None:
+    live = TrustedKl(trust="batches").build(None)  # type: ignore[arg-type]
+    assert isinstance(live, RecentLead)
+    with pytest.raises(UserError, match="follows a term {kind: teacher_lead, name: teacher_lead}"):
+        live.after_update(NOW, {"trusted_kl": 1.0})
 
 
 def test_trust_in_answers_from_a_cache() -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from raykd.config.schedule import ScheduleConfig, Temperature, Weight
+from raykd.errors import UserError
 from raykd.parts.clock import Clock
 from raykd.parts.part import Live
 from raykd.parts.recipes.recipe import Method, Recipe
@@ -93,9 +94,18 @@ class RecentLead(Live):
         self.mean = torch.zeros((), dtype=torch.float64)
 
     def after_update(self, clock: Clock, means: Mapping[str, float]) -> None:
-        """Take in the batch's mean, which all workers know."""
+        """Take in the batch's mean, which all workers know.
+
+        Raises:
+            UserError: no term measures it.
+        """
         if _LEAD in means:
             self.mean = self._memory * self.mean + (1 - self._memory) * means[_LEAD]
+        elif clock.step == 0 and means:
+            raise UserError(
+                f"objective.terms: trusted_kl with trust: batches follows a term {{kind: {_LEAD}, name: {_LEAD}}} of the same "
+                "weight; add it"
+            )
 
     def state(self) -> dict[str, Tensor]:
         """The mean."""
