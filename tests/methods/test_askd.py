@@ -166,7 +166,7 @@ def test_trust_in_recent_batches_follows_their_mean() -> None:
 def test_trust_in_batches_wants_what_it_follows() -> None:
     live = TrustedKl(trust="batches").build(None)  # type: ignore[arg-type]
     assert isinstance(live, RecentLead)
-    with pytest.raises(UserError, match="follows a term {kind: teacher_lead, name: teacher_lead}"):
+    with pytest.raises(UserError, match=r"follows a term \{kind: teacher_lead, name: teacher_lead\}"):
         live.after_update(NOW, {"trusted_kl": 1.0})
 
 
