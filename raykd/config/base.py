@@ -1,10 +1,11 @@
 """The base of every config section: frozen, typed, and closed to unknown keys; and what is said of a key beside its type."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
@@ -27,6 +28,16 @@ class Mark(Enum):
 def trained_by_raykd(model: str) -> bool:
     """Whether a model is named by a raykd config: it is trained first, once, and cached."""
     return model.endswith((".yaml", ".yml"))
+
+
+def _names_a_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"must be letters, digits, `.`, `_` and `-`, with a letter or digit first (got {name!r})")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_names_a_folder)]
+"""What names a folder as well."""
 
 
 class Section(BaseModel):

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from raykd.config.base import Mark, Section, wrong
+from raykd.config.base import FolderName, Mark, Section, wrong
 from raykd.config.data import DataConfig
 
 REPLACED = frozenset({"teacher", "student", "objective", "inputs", "source"})
@@ -26,7 +26,7 @@ class Test(Section):
 class CompareConfig(Section):
     """A table of methods × settings, each trained with every seed and scored on the same speech."""
 
-    name: str = "comparison"
+    name: FolderName = "comparison"
     """Name of the comparison and of its folder."""
     output_dir: Annotated[str, Mark.PATH] = "runs"
     """Where its folder is made; the runs lie in it. A comparison that is there goes on, with what is finished kept."""
@@ -50,13 +50,6 @@ class CompareConfig(Section):
     """Measure each method's speed in turns with the first of `methods` that is a model as it is."""
     resamples: int = Field(2000, ge=100)
     """Of the paired bootstrap over utterances (Bisani and Ney 2004)."""
-
-    @field_validator("name")
-    @classmethod
-    def _names_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"must be letters, digits, `.`, `_` and `-`, with a letter or digit first (got {name!r})")
-        return name
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "CompareConfig":

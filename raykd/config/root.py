@@ -1,12 +1,11 @@
 """The whole config of a run: distillation of a Whisper, or training of a masked language model."""
 
-import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from raykd.config.base import Mark, Section, wrong
+from raykd.config.base import FolderName, Mark, Section, wrong
 from raykd.config.data import DataConfig
 from raykd.config.label import CacheConfig, LabelConfig
 from raykd.config.mistakes import mistakes
@@ -46,7 +45,7 @@ Teacher = Annotated[WhisperTarget | CachedTarget, Field(discriminator="kind"), B
 class RunConfig(Section):
     """What every training run has."""
 
-    name: str
+    name: FolderName
     """Name of the run and of its folder."""
     output_dir: Annotated[str, Mark.PATH, Mark.FREE] = "runs"
     """Local folder or any pyarrow filesystem (s3://, gs://); shared storage when the run has several nodes."""
@@ -56,18 +55,11 @@ class RunConfig(Section):
     tracking: Annotated[TrackingConfig, Mark.FREE] = TrackingConfig()
     cluster: Annotated[ClusterConfig, Mark.FREE] = ClusterConfig()
 
-    @field_validator("name")
-    @classmethod
-    def _names_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"must be letters, digits, `.`, `_` and `-`, with a letter or digit first (got {name!r})")
-        return name
-
 
 class Config(RunConfig):
     """A distillation: data, teacher, student, objective and how it is trained."""
 
-    name: str = "distil"
+    name: FolderName = "distil"
     """Name of the run and of its folder."""
     parts: Annotated[tuple[str, ...], Mark.PARTS_FILES, Mark.FREE] = ()
     """Files with parts of your own (`.py`, local); `--parts FILE` adds one. A resumed run must have the same text."""
@@ -138,7 +130,7 @@ class Config(RunConfig):
 class MlmRunConfig(RunConfig):
     """The training of a masked language model on text."""
 
-    name: str = "mlm"
+    name: FolderName = "mlm"
     """Name of the run and of its folder."""
     text: TextConfig
     mlm: MlmConfig = MlmConfig()
