@@ -11,7 +11,7 @@ Shapes: B utterances, T positions of encoder or decoder, N = B T of them, R the 
 expert and the shared block compute, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -50,12 +50,21 @@ class Routing:
     skip: float = 0.0
     """Probability of a layer to leave its experts aside while training."""
     record: dict[Stack, GateRecord] | None = field(default=None, repr=False)
+    """Where the gates are noted; None: nowhere."""
+    memo: dict[tuple[int, torch.device], dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    """`rows`, which every layer asks for."""
 
-    def rows(self, count: int) -> list[str | None]:
-        """The language of each row; beams of an utterance are rows of their own, one after the other."""
-        if count % len(self.languages):
-            raise ValueError(f"{len(self.languages)} languages for {count} rows")
-        return [language for language in self.languages for _ in range(count // len(self.languages))]
+    def rows(self, count: int, device: torch.device) -> dict[str, Tensor]:
+        """rows_R of each language; beams of an utterance are rows of their own, one after the other."""
+        if (count, device) not in self.memo:
+            if count % len(self.languages):
+                raise ValueError(f"{len(self.languages)} languages for {count} rows")
+            beams = count // len(self.languages)
+            found: dict[str, list[int]] = {}
+            for row in range(count):
+                found.setdefault(self.languages[row // beams] or "", []).append(row)
+            self.memo[count, device] = {language: torch.tensor(rows, device=device) for language, rows in found.items()}
+        return self.memo[count, device]
 
 
 class Gate(nn.Module):
@@ -101,16 +110,16 @@ class LayerExperts(nn.ModuleDict):
 
     def before(self, fc1: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
         """Hook on `fc1`: which tokens the shared block computes. All while training, or where no language has an expert."""
+        x_BTD = arguments[0]
         if not self.routing.languages:
             return None
-        rows = self.routing.rows(len(arguments[0]))
         if self.training:
-            self._x_BTD = arguments[0]
+            self._x_BTD = x_BTD
             return None
-        if not any(language is not None and language in self for language in rows):
+        its_rows = self._its_rows(x_BTD)
+        if not its_rows:
             return None
-        x_BTD = arguments[0]
-        self._places = self._route(rows, x_BTD)
+        self._places = self._route(its_rows, x_BTD)
         if list(self._places) == [None]:
             return None
         self._x_BTD = x_BTD
@@ -122,19 +131,20 @@ class LayerExperts(nn.ModuleDict):
         if x_BTD is None:
             return None
         if self.training:
-            return self._mixed(self.routing.rows(len(x_BTD)), x_BTD, output)
+            return self._mixed(self._its_rows(x_BTD), x_BTD, output)
         return self._joined(x_BTD, output)
 
-    def _route(self, rows: Sequence[str | None], x_BTD: Tensor) -> dict[str | None, Tensor | slice]:
+    def _route(self, its_rows: Mapping[str, Tensor], x_BTD: Tensor) -> dict[str | None, Tensor | slice]:
         """Share the tokens out by hard gates. Every token is somewhere once; languages without a token are left out."""
         if x_BTD.shape[:2] == (1, 1):  # one clip is decoded, token by token: the bookkeeping would cost more than the gates
-            open_BT = self._expert(str(rows[0])).gate(x_BTD) >= 0
+            (language,) = its_rows
+            open_BT = self._expert(language).gate(x_BTD) >= 0
             self._note(open_BT, open_BT)
-            return {None: slice(0, 0), rows[0]: slice(None)} if bool(open_BT) else {None: slice(None)}
+            return {None: slice(0, 0), language: slice(None)} if bool(open_BT) else {None: slice(None)}
         hard_BT = x_BTD.new_zeros(x_BTD.shape[:2], dtype=torch.bool)
         positions_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         places: dict[str | None, Tensor | slice] = {}
-        for language, rows_R in self._rows_by_language(rows, x_BTD.device):
+        for language, rows_R in its_rows.items():
             open_RT = self._expert(language).gate(x_BTD[rows_R]) >= 0
             places_M = (rows_R[:, None] * len(positions_T) + positions_T)[open_RT]
             if len(places_M):
@@ -152,7 +162,7 @@ class LayerExperts(nn.ModuleDict):
             joined_ND[places_M] = said_MD.to(joined_ND.dtype)
         return joined_ND.view_as(x_BTD)
 
-    def _mixed(self, rows: Sequence[str | None], x_BTD: Tensor, shared_BTD: Tensor) -> Tensor:
+    def _mixed(self, its_rows: Mapping[str, Tensor], x_BTD: Tensor, shared_BTD: Tensor) -> Tensor:
         """g expert + (1 - g) shared, with g a sigmoid of the noisy gate.
 
         Every expert takes part in every pass, if only with no tokens: workers' gradients have to be of the same parameters.
@@ -162,10 +172,10 @@ class LayerExperts(nn.ModuleDict):
         mixed_BTD = shared_BTD
         wide = torch.promote_types(x_BTD.dtype, torch.float32)
         soft_BT, hard_BT = x_BTD.new_zeros(2, *x_BTD.shape[:2], dtype=wide)
-        by_language = dict(self._rows_by_language(rows, x_BTD.device))
+        nobody_R = torch.zeros(0, dtype=torch.long, device=x_BTD.device)
         for language in self:
             expert = self._expert(language)
-            rows_R = by_language.get(language, torch.zeros(0, dtype=torch.long, device=x_BTD.device))
+            rows_R = its_rows.get(language, nobody_R)
             x_RTD = x_BTD[rows_R]
             gate_RT = expert.gate(nn.functional.dropout(x_RTD, routing.gate_dropout)).to(wide)
             with torch.no_grad():  # as at inference: without dropout and noise
@@ -179,11 +189,10 @@ class LayerExperts(nn.ModuleDict):
         self._note(soft_BT, hard_BT)
         return mixed_BTD
 
-    def _rows_by_language(self, rows: Sequence[str | None], device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        for language in self:
-            its = [row for row, spoken in enumerate(rows) if spoken == language]
-            if its:
-                yield language, torch.tensor(its, device=device)
+    def _its_rows(self, x_BTD: Tensor) -> dict[str, Tensor]:
+        """rows_R of each language that has an expert."""
+        rows = self.routing.rows(len(x_BTD), x_BTD.device)
+        return {language: rows[language] for language in self if language in rows}
 
     def _expert(self, language: str) -> Any:
         return self[language]
@@ -214,7 +223,7 @@ def speaking(
         return
     before = dict(routing.__dict__)
     known = any(language is not None for language in languages)
-    new = {"languages": tuple(languages) if known else (), "record": record if watched else None, **while_training}
+    new = {"languages": tuple(languages) if known else (), "record": record if watched else None, "memo": {}, **while_training}
     routing.__dict__.update(new)
     try:
         yield record
@@ -226,4 +235,4 @@ def keep_rows(module: Any, places: Sequence[int]) -> None:
     """Inside of `speaking`: from here on the batch has only these of its rows."""
     routing: Routing | None = getattr(module, "routing", None)
     if routing is not None and routing.languages:
-        routing.languages = tuple(routing.languages[place] for place in places)
+        routing.languages, routing.memo = tuple(routing.languages[place] for place in places), {}
