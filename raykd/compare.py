@@ -73,6 +73,7 @@ def _compare_config(options: argparse.Namespace) -> None:
     failed: list[tuple[str, str]] = []
     command = " ".join(["python -m raykd.compare --config", path, *overrides])
     results = Results.of((), None, compare.resamples)
+    timed_with = next((job.method for job in jobs if job.model is not None), None)
     texts: dict[str, str] = {}
     status = "KILLED"
     try:
@@ -83,7 +84,7 @@ def _compare_config(options: argparse.Namespace) -> None:
                 else:
                     failed.append((outcome[0].config.name, outcome[1]))
                     progress.say(f"{outcome[0].config.name} came to no end: {outcome[1]}")
-                results = Results.of(outcomes, compare.against, compare.resamples, failed)
+                results = Results.of(outcomes, compare.against, compare.resamples, failed, timed_with)
                 texts = _write(results, compare.name, folder, command, compare)
         status = "FAILED" if failed else "FINISHED"
     finally:

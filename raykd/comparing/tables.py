@@ -41,6 +41,8 @@ class Results:
     entries: tuple[Entry, ...]
     against: str | None
     resamples: int
+    timed_with: str = "the run's own teacher"
+    """What speeds are relative to, in words."""
     failed: tuple[tuple[str, str], ...] = ()
     """(run, why) of those that came to no end."""
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
@@ -48,15 +50,21 @@ class Results:
 
     @classmethod
     def of(
-        cls, outcomes: Sequence[Outcome], against: str | None, resamples: int, failed: Sequence[tuple[str, str]] = ()
+        cls,
+        outcomes: Sequence[Outcome],
+        against: str | None,
+        resamples: int,
+        failed: Sequence[tuple[str, str]] = (),
+        timed_with: str | None = None,
     ) -> "Results":
-        """Put together, and tested against the method of that name, or the first one that was trained."""
+        """Put together, and tested against the method of that name, or the first one that was trained. `timed_with`: the model
+        as it is that all were timed with."""
         groups: dict[tuple[str, str], list[Outcome]] = {}
         for outcome in outcomes:
             groups.setdefault((outcome.job.setting, outcome.job.method), []).append(outcome)
         entries = tuple(Entry(setting, method, tuple(group)) for (setting, method), group in groups.items())
         trained = next((entry.method for entry in entries if entry.outcomes[0].run is not None), None)
-        results = cls(entries, against or trained, resamples, tuple(failed))
+        results = cls(entries, against or trained, resamples, timed_with or cls.timed_with, tuple(failed))
         for entry in entries:
             for test in results.tests:
                 found = results._difference(entry, test)
@@ -149,8 +157,8 @@ def cost_table(results: Results) -> CellTable:
         )
     header = (*_headings(results), "trained", "stored", "active", "training", "times as fast")
     note = (
-        "Parameters: trained, in the student's folder, and passed by a token. Speed at batch 1, in turns with the first model "
-        "as it is."
+        "Parameters: trained, in the student's folder, and passed by a token. Speed at the smallest batch measured, in turns with "
+        f"{results.timed_with}."
     )
     return CellTable("What it costs", header, tuple(rows), note)
 
