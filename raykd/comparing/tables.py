@@ -157,8 +157,8 @@ def cost_table(results: Results) -> CellTable:
         )
     header = (*_headings(results), "trained", "stored", "active", "training", "times as fast")
     note = (
-        "Parameters: trained, in the student's folder, and passed by a token. Speed at the smallest batch measured, in turns with "
-        f"{results.timed_with}."
+        "Parameters: trained, in the student's folder, and passed by a token. Speed at the first batch size measured, in turns "
+        f"with {results.timed_with}."
     )
     return CellTable("What it costs", header, tuple(rows), note)
 
