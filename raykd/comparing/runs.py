@@ -1,5 +1,6 @@
 """The runs of a comparison, one after the other, and what each is scored on. What is done already is not done again."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from raykd.errors import RunError, UserError
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
+from raykd.models.state import whole_hash
 from raykd.models.whisper import load_whisper, speech_format
 from raykd.parts.students.pretrained import Pretrained
 from raykd.runs import changed_keys
@@ -28,6 +30,8 @@ from raykd.training.cluster import plan_resources
 
 WHOLE = "all"
 """Split of a test that names none."""
+_KEPT = "compared"
+"""Folder in a run folder: what a comparison measured of its student."""
 
 
 def jobs_of(compare: CompareConfig, path: str) -> list[Job]:
@@ -105,13 +109,15 @@ class Comparison:
         return ensure_whisper(job.model, job.config, train, self.progress.say)
 
     def _of_model(self, job: Job, model: str) -> Outcome:
+        whisper = load_whisper(model)
+        kept_in = storage.join(self.folder, "models", f"{slug(job.method)}-{whole_hash(whisper)[:16]}")
+        stored = float(sum(parameter.numel() for parameter in whisper.parameters()))
         if self.compare.tests:
-            scored = self._tests(job, model)
+            scored = self._tests(job, model, kept_in)
         else:
             corpus = self._corpus(job.config.data, model)
             splits = [split for split in job.config.data.test_splits if split in corpus.splits]
-            scored = {split: self._scored(job, model, split, corpus, split) for split in splits}
-        stored = float(sum(parameter.numel() for parameter in load_whisper(model).parameters()))
+            scored = {split: self._scored(job, model, kept_in, corpus, split) for split in splits}
         return Outcome(job, scored, {"trained": 0.0, "stored": stored, "active": stored})
 
     def _of_run(self, job: Job, timed_against: str | None) -> Outcome:
@@ -119,7 +125,8 @@ class Comparison:
         alone = outcome_of(run, job)
         timed = timed_against is not None and job.seed == self.compare.seeds[0]
         speedup = self._speedup(job, run, str(timed_against)) if timed else None
-        scored = self._tests(job, run.student_dir) if self.compare.tests else alone.scored
+        kept_in = run.at(_KEPT)
+        scored = self._tests(job, run.student_dir, kept_in) if self.compare.tests else alone.scored
         return Outcome(job, scored, {**alone.facts, "speedup": speedup}, run.path)
 
     def _trained(self, job: Job) -> RunFolder:
@@ -139,7 +146,7 @@ class Comparison:
             return found
         return distil(config, found is not None, self.progress)
 
-    def _tests(self, job: Job, model: str) -> dict[str, Scored]:
+    def _tests(self, job: Job, model: str, kept_in: str) -> dict[str, Scored]:
         found = {}
         for name, test in self.compare.tests.items():
             data = test.data.model_copy(update={"cache_dir": job.config.data.cache_dir})
@@ -147,7 +154,7 @@ class Comparison:
             split = next((split for split in (test.split, WHOLE) if split in corpus.splits), None)
             if split is None:
                 raise UserError(f"tests.{name}.split: the data has no split {test.split}; it has {', '.join(corpus.splits)}")
-            found[name] = self._scored(job, model, name, corpus, split)
+            found[name] = self._scored(job, model, kept_in, corpus, split)
         return found
 
     def _corpus(self, data: DataConfig, model: str) -> Corpus:
@@ -159,15 +166,14 @@ class Comparison:
             self.progress.done()
         return self._corpora[key]
 
-    def _scored(self, job: Job, model: str, test: str, corpus: Corpus, split: str) -> Scored:
-        """Scored now, or before in this folder."""
-        name = (
-            f"{job.config.name}-{slug(test)}" if job.model is None else f"{slug(job.method)}-{slug(job.setting)}-{slug(test)}"
-        )
-        rows = storage.join(self.folder, "evaluation", f"{name}-{corpus.key}.parquet")
+    def _scored(self, job: Job, model: str, kept_in: str, corpus: Corpus, split: str) -> Scored:
+        """Scored now, or before: scores are kept with the weights that they are of."""
+        settings = job.config.evaluation.model_dump(mode="json")
+        key = hashlib.sha256(json.dumps([corpus.key, split, settings], sort_keys=True).encode()).hexdigest()[:16]
+        rows = storage.join(kept_in, f"{slug(split)}-{key}.parquet")
         summary = rows.removesuffix(".parquet") + ".json"
         if not storage.exists(summary):
-            self.progress.phase(f"scoring on {test}", unit="utterances")
+            self.progress.phase(f"scoring on {split}", unit="utterances")
             request = EvaluationRequest(ModelChoice(model), corpus, split, job.config.evaluation)
             evaluation = evaluate_model(request, gpus_per_worker=self._gpus, progress=self.progress.update)
             self.progress.done()
@@ -176,7 +182,7 @@ class Comparison:
         return scored_rows(storage.read_bytes(rows), json.loads(storage.read_bytes(summary)))
 
     def _speedup(self, job: Job, run: RunFolder, against: str) -> float | None:
-        kept = storage.join(self.folder, "speed", f"{job.config.name}.json")
+        kept = run.at(storage.join(_KEPT, "speed.json"))
         if not storage.exists(kept):
             corpus = self._corpus(job.config.data, run.student_dir)
             split = next(split for split in (*job.config.data.test_splits, "dev") if split in corpus.splits)
