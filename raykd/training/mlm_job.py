@@ -17,6 +17,7 @@ from raykd.data.order import EpochOrder
 from raykd.data.stream import Reading, text_reading
 from raykd.data.text import LabelEncoder
 from raykd.models.masked_lm import MaskedLm, load_masked_lm
+from raykd.parts.clock import Clock
 from raykd.parts.recipes.ce import CeRecipe
 from raykd.parts.recipes.recipe import Method, named
 from raykd.parts.students.learner import Learner
@@ -31,7 +32,9 @@ class MlmLearner(Learner):
         self.model = model
         self.head_VD = model.embedding.weight
 
-    def forward(self, batch: TextBatch, wanted: frozenset[str] = frozenset()) -> tuple[Tensor, dict[str, Any]]:
+    def forward(
+        self, batch: TextBatch, wanted: frozenset[str] = frozenset(), clock: Clock | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
         """hidden_ND at the masked positions."""
         with torch.autocast("cpu", enabled=False):  # many CPUs have no LSTM in bfloat16 and PyTorch fails there
             states_BTD = self.model(self.model.masked(batch.tokens_BT, batch.masked_BT), batch.lengths_B)

@@ -27,14 +27,15 @@ def keys(mark: Mark, section: Section) -> dict[str, Any]:
 
 
 def test_models_are_found_wherever_they_are_named() -> None:
-    assert keys(Mark.WHISPER, config()) == {"teacher.model": "teacher.yaml", "objective.targets.small.model": "small"}
+    theirs = {"teacher.model": "teacher.yaml", "objective.targets.small.model": "small"}
+    assert keys(Mark.WHISPER, config()) == {**theirs, "student.model": "openai/whisper-tiny"}
     assert keys(Mark.MLM, config()) == {"objective.targets.lm.model": "lm"}
     assert keys(Mark.MLM, config(objective={"recipe": "mlm_kd", "mlm": "lm"})) == {"objective.mlm.model": "lm"}
 
 
 def test_paths_are_found_wherever_they_are_named() -> None:
     assert set(keys(Mark.PATH, config())) == {"data.source[1].path", "data.cache_dir", "output_dir"}
-    assert set(keys(Mark.PATH_IF_THERE, config())) == {"data.source[2].path", "student.model"}
+    assert set(keys(Mark.PATH_IF_THERE, config())) == {"data.source[2].path"}
 
 
 def test_marked_values_are_replaced_and_nothing_else() -> None:
