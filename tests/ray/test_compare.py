@@ -106,7 +106,7 @@ def test_the_same_command_does_what_is_missing_and_nothing_twice(folder: tuple[P
     runs = root / "four" / "runs"
     kept = (runs / "fine-tuning-seed0" / "history.jsonl").stat().st_mtime_ns
     shutil.rmtree(runs / "LoRA-seed0")
-    run_here("compare", root / "compare.yaml", "methods.LoRA.train={lr: 1.0}", folder=root)
+    run_here("compare", root / "compare.yaml", "methods.LoRA.train={lr: 0.05}", folder=root)
     after = results(root)
     rates = [entry["wer"]["everything"] for entry in after["methods"]]
     assert rates[2] != before["methods"][2]["wer"]["everything"], "scores are of the weights that are there"
