@@ -108,14 +108,11 @@ def test_the_same_command_does_what_is_missing_and_nothing_twice(folder: tuple[P
     shutil.rmtree(runs / "LoRA-seed0")
     run_here("compare", root / "compare.yaml", "methods.LoRA.train={lr: 0.05}", folder=root)
     after = results(root)
-    rates = [entry["wer"]["everything"] for entry in after["methods"]]
-    assert rates[2] != before["methods"][2]["wer"]["everything"], "scores are of the weights that are there"
-    shutil.rmtree(runs / "LoRA-seed0")
-    run_here("compare", root / "compare.yaml", folder=root)
-    after = results(root)
     assert (runs / "fine-tuning-seed0" / "history.jsonl").stat().st_mtime_ns == kept
     assert (runs / "LoRA-seed0" / "metrics.json").exists()
-    assert [entry["wer"] for entry in after["methods"]] == [entry["wer"] for entry in before["methods"]]
+    rates = [[entry["wer"] for entry in found["methods"]] for found in (before, after)]
+    assert rates[0][:2] + rates[0][3:] == rates[1][:2] + rates[1][3:]
+    assert rates[0][2] != rates[1][2], "scores are of the weights that are there"
 
 
 def test_other_settings_are_another_comparison(folder: tuple[Path, str]) -> None:
