@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     if bool(options.config) == bool(options.runs):
         raise UserError("give --config FILE or the folders of finished runs, one of the two; --help tells more")
+    if options.resamples < 1:
+        raise UserError(f"--resamples: must be 1 or more (got {options.resamples})")
     if options.config:
         _compare_config(options)
     else:

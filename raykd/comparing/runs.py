@@ -19,6 +19,7 @@ from raykd.errors import RunError, UserError
 from raykd.evaluation.recogniser import ModelChoice
 from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
+from raykd.models.experts import active_parameters
 from raykd.models.state import whole_hash
 from raykd.models.whisper import load_whisper, speech_format
 from raykd.parts.students.pretrained import Pretrained
@@ -118,7 +119,7 @@ class Comparison:
             corpus = self._corpus(job.config.data, model)
             splits = [split for split in job.config.data.test_splits if split in corpus.splits]
             scored = {split: self._scored(job, model, kept_in, corpus, split) for split in splits}
-        return Outcome(job, scored, {"trained": 0.0, "stored": stored, "active": stored})
+        return Outcome(job, scored, {"trained": 0.0, "stored": stored, "active": active_parameters(whisper) or stored})
 
     def _of_run(self, job: Job, timed_against: str | None) -> Outcome:
         run = self._trained(job)
@@ -182,7 +183,10 @@ class Comparison:
         return scored_rows(storage.read_bytes(rows), json.loads(storage.read_bytes(summary)))
 
     def _speedup(self, job: Job, run: RunFolder, against: str) -> float | None:
-        kept = run.at(storage.join(_KEPT, "speed.json"))
+        settings = job.config.evaluation.model_dump(mode="json")
+        weights = whole_hash(load_whisper(against))
+        key = hashlib.sha256(json.dumps([weights, settings], sort_keys=True).encode()).hexdigest()[:16]
+        kept = run.at(storage.join(_KEPT, f"speed-{key}.json"))
         if not storage.exists(kept):
             corpus = self._corpus(job.config.data, run.student_dir)
             split = next(split for split in (*job.config.data.test_splits, "dev") if split in corpus.splits)

@@ -169,6 +169,12 @@ def test_languages_are_codes_each_once(languages: list[str]) -> None:
         Config.model_validate(tree)
 
 
+def test_layers_are_not_computed_a_second_time(tiny_whisper_dir: Path) -> None:
+    """The routing of a pass is over when its layers would run again."""
+    with pytest.raises(ValidationError, match="not possible with language experts"):
+        Experts(model=str(tiny_whisper_dir), languages=("cs",), gradient_checkpointing=True)
+
+
 def test_lora_changes_nothing_at_first_trains_alone_and_is_merged_in_the_end(tiny_whisper_dir: Path, tmp_path: Path) -> None:
     config = Lora(model=str(tiny_whisper_dir), r=4, alpha=8)
     model: Any = config.make(None, seed=0)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from raykd.config.base import wrong
 from raykd.data.batches import Batch
 from raykd.data.languages import whisper_code
 from raykd.models.routing import GateRecord, Stack, speaking
@@ -56,9 +57,16 @@ class Experts(Pretrained):
     def _are_codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [language for language in languages if whisper_code(language) != language]
         if unknown or len(set(languages)) < len(languages):
-            wrong = f"{unknown[0]!r} is not one" if unknown else f"one is listed twice ({', '.join(languages)})"
-            raise ValueError(f"must be Whisper's language codes, such as cs, each once; {wrong}")
+            found = f"{unknown[0]!r} is not one" if unknown else f"one is listed twice ({', '.join(languages)})"
+            raise ValueError(f"must be Whisper's language codes, such as cs, each once; {found}")
         return languages
+
+    @model_validator(mode="after")
+    def _is_routed_once(self) -> "Experts":
+        if self.gradient_checkpointing:
+            told = "not possible with language experts: the second pass would not know how the first one routed; leave it out"
+            raise wrong(told, "gradient_checkpointing")
+        return self
 
     def started_from(self) -> str:
         """The model and the languages."""
@@ -86,7 +94,6 @@ class Experts(Pretrained):
 
     def learner(self, model: "WhisperForConditionalGeneration") -> WhisperLearner:
         """See `Student`."""
-        super().learner(model)
         return ExpertsLearner(model, self)
 
 
