@@ -19,6 +19,8 @@ VERBS = {
         "raykd.compare",
         "one table of methods, over a config of many runs or over finished runs: --config FILE | RUN RUN",
     ),
+    "tune": ("raykd.tune", "many runs of one config with other values of some keys, and which to take: --config FILE"),
+    "report": ("raykd.report", "the report of a run or sweep made again, or of several runs side by side: RUN_OR_SWEEP ..."),
     "evaluate": ("raykd.evaluate", "word and character error rates and speed of a Whisper model"),
     "demo-data": ("raykd.demo_data", "make synthetic speech to try things on"),
     "config": ("raykd.config_help", "what a key of the config is for: [KEY]"),

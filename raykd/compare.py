@@ -4,11 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Literal
 
 from raykd import storage
 from raykd.cli import Parser, run_command
@@ -20,8 +16,8 @@ from raykd.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from raykd.comparing.outcome import Job
-    from raykd.comparing.page import ParentRun
     from raykd.comparing.tables import Results
+    from raykd.tracking.parent_run import ParentRun
 
 _EXAMPLES = """examples:
   python -m raykd.compare --config configs/demo_distilwhisper.yaml
@@ -77,7 +73,7 @@ def _compare_config(options: argparse.Namespace) -> None:
     results = Results.of((), None, compare.resamples)
     timed_with = next((job.method for job in jobs if job.model is not None), None)
     texts: dict[str, str] = {}
-    status = "KILLED"
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         with Progress() as progress:
             for outcome in Comparison(compare, jobs, progress, parent.run_id if parent else None).outcomes():
@@ -122,22 +118,10 @@ def _told_of(where: str, check: Callable[[], None]) -> None:
 
 
 def _parent_run(compare: CompareConfig, job: "Job", folder: str) -> "ParentRun | None":
-    from raykd.comparing.page import ParentRun
-    from raykd.tracking.mlflow import tracking_uri
+    from raykd.tracking.parent_run import parent_run
 
-    tracking = job.config.tracking
-    if not tracking.mlflow:
-        return None
-    kept = storage.join(folder, "mlflow_run_id")
-    known = storage.read_bytes(kept).decode().strip() if storage.exists(kept) else None
     params = {"methods": ", ".join(compare.methods), "settings": ", ".join(compare.settings), "seeds": str(list(compare.seeds))}
-    try:
-        made = ParentRun(tracking_uri(job.config), tracking.experiment, compare.name, params, known)
-    except Exception as error:  # whatever a server answers
-        print(f"MLflow: {str(error).splitlines()[0]}; the runs are tracked without a parent")
-        return None
-    storage.write_text(kept, made.run_id)
-    return made
+    return parent_run(job.config, folder, compare.name, "comparison", params)
 
 
 def _write(results: "Results", name: str, folder: str, command: str, compare: CompareConfig | None) -> dict[str, str]:
@@ -182,21 +166,9 @@ def _compare_runs(options: argparse.Namespace) -> None:
 def _tell(results: "Results", folder: str | None, store: str | None) -> None:
     from raykd.comparing.page import in_words
     from raykd.comparing.tables import all_tables
-    from raykd.tracking.table import print_places
+    from raykd.tracking.table import print_places, print_tables
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=160)
-    for one in all_tables(results):
-        table = Table(title=one.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        names = sum(heading in {"setting", "method", "language"} for heading in one.header)
-        for number, heading in enumerate(one.header):
-            table.add_column(heading, justify="left" if number < names else "right")
-        for row in one.rows:
-            table.add_row(*row)
-        console.print(table)
-    for sentence in in_words(results):
-        console.print(sentence, highlight=False)
+    console = print_tables(all_tables(results), in_words(results))
     if folder:
         print_places({"page": storage.join(folder, PAGE), "numbers": storage.join(folder, NUMBERS), "MLflow": store}, console)
 

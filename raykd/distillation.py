@@ -1,6 +1,7 @@
 """One run from a config to a measured student: the phases of `python -m raykd.distill`, in order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -74,11 +75,30 @@ def forecast(config: Config, progress: Progress) -> str:
         UserError: something in the config or the data that the user can mend.
         RunError: the steps could not be measured.
     """
-    resources = plan_resources(config.cluster)
     wanted = storage.absolute(storage.join(config.output_dir, config.name))
+    with _looked_at(config, progress) as distillation:
+        return distillation.forecast(wanted)
+
+
+def prepare(config: Config, progress: Progress) -> None:
+    """Make what all runs with this config's data and teacher share, where it is missing: models that are trained first, the
+    prepared corpus, and the teacher's scores.
+
+    Raises:
+        UserError: something in the config or the data that the user can mend.
+        RunError: a model that is trained first could not be.
+    """
+    with _looked_at(config, progress) as distillation:
+        distillation.score_teacher()
+
+
+@contextmanager
+def _looked_at(config: Config, progress: Progress) -> Iterator["_Distillation"]:
+    """A run that is made ready and not kept."""
+    resources = plan_resources(config.cluster)
     update = {"output_dir": storage.join(config.data.cache_dir, "checks"), "tracking": TrackingConfig(mlflow=False)}
     with opened_run(config.model_copy(update=update), False, resources.nodes, progress, kept=False) as (config, run):
-        return _ready(config, run, resources, progress)[1].forecast(wanted)
+        yield _ready(config, run, resources, progress)[1]
 
 
 def _ready(config: Config, run: RunFolder, resources: Resources, progress: Progress) -> tuple[TrainingRun, "_Distillation"]:
@@ -250,6 +270,8 @@ class _Distillation:
         def banner(machine: Record) -> str:
             return banner_text(self._facts(plan, machine))
 
+        if tracker := self.training.tracker:
+            tracker.log_data(*self._data())
         best = self.training.train(job, self.resources, plan, self._dev_scores, score="wer", banner=banner)
         shape = self._write_student(best)
         metrics = self._measure(shape)
@@ -264,6 +286,13 @@ class _Distillation:
             if self.config.tracking.log_model:
                 tracker.log_student()
 
+    def _data(self) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+        """Name, digest, source and size of what is trained on, for MLflow."""
+        source = self.config.data.model_dump(mode="json", include={"source", "language", "pack"})
+        name = "+".join(dict.fromkeys(one.kind for one in self.config.data.source))
+        summary = self.corpus.summary
+        return name, self.corpus.key, source, {key: summary[key] for key in ("utterances", "hours", "splits")}
+
     def forecast(self, folder: str) -> str:
         """What the run will need, and how long its first steps take. `folder`: where it would be."""
         job = self._job()
@@ -273,6 +302,11 @@ class _Distillation:
             return replace(self._facts(plan, machine), folder=folder, free_disk=storage.free_bytes(folder))
 
         return measured_forecast(job, self.resources, plan, facts, self.run.at("ray_train"), self.progress)
+
+    def score_teacher(self) -> None:
+        """On all that the student will be tested on; the scores are kept in the cache."""
+        for split in self.tests if self.models.teacher is not None else ():
+            self._evaluate_teacher(split)
 
     def _facts(self, plan: TrainingPlan, machine: Record) -> RunFacts:
         models = self.models
@@ -314,7 +348,8 @@ class _Distillation:
 
     def _evaluate_student(self, folder: str, split: str, weights: str | None = None) -> Evaluation:
         request = EvaluationRequest(ModelChoice(folder, weights=weights), self.corpus, split, self.config.evaluation)
-        evaluation = evaluate_model(request, gpus_per_worker=self.resources.evaluation_gpus)
+        resources = self.resources
+        evaluation = evaluate_model(request, gpus_per_worker=resources.evaluation_gpus, share=resources.share)
         if weights is None:
             evaluation.save_rows(self.run.evaluation_path("student", split))
         return evaluation
@@ -322,7 +357,7 @@ class _Distillation:
     def _evaluate_teacher(self, split: str) -> Evaluation:
         assert self.models.teacher is not None
         evaluation = evaluate_teacher(
-            self.models.teacher, self.models.teacher_hash, self.corpus, split, self.config, self.resources.evaluation_gpus
+            self.models.teacher, self.models.teacher_hash, self.corpus, split, self.config, self.resources
         )
         evaluation.save_rows(self.run.evaluation_path("teacher", split))
         return evaluation
@@ -346,6 +381,7 @@ class _Distillation:
             self.config.evaluation,
             teacher_revision=self.config.teacher.revision if self.config.teacher else None,
             gpus=self.resources.evaluation_gpus,
+            share=self.resources.share,
         )
 
     def _metrics(

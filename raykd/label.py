@@ -131,26 +131,10 @@ def _recordings(config: Config, out: str | None, progress: "Progress") -> None:
 
 
 def _cache(config: Config, which: str, out: str | None, progress: "Progress") -> None:
-    from raykd.data.teacher_cache import KINDS, open_stores
-    from raykd.labelling.keep import make_cache
-    from raykd.labelling.ready import ready_to_label
-    from raykd.parts.targets.cached import cache_folder
+    from raykd.data.teacher_cache import open_stores
+    from raykd.labelling.keep import kept_answers
 
-    ready = ready_to_label(config, progress)
-    assert config.teacher is not None
-    folder = out or cache_folder(config.data.cache_dir, ready)
-    progress.phase("keeping", unit="answers")
-    make_cache(
-        folder,
-        KINDS if which == "both" else [kind for kind in KINDS if kind == which],
-        config.teacher,
-        ready,
-        config.cache,
-        gpus=_gpus(),
-        progress=lambda done, total: progress.update(done, total),
-    )
-    progress.done()
-    hours = float(ready.corpus.index("train").duration_s.sum()) / 3600 * config.cache.views
+    folder, hours = kept_answers(config, which, progress, gpus=_gpus(), out=out)
     for kind, store in open_stores(folder).items():
         size = store.made["bytes"]
         progress.say(f"{kind:<12}{store.made['answers']} answers, {size / 1e6:.1f} MB, {size / 1e6 / hours:.1f} MB an hour")

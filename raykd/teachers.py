@@ -23,6 +23,7 @@ from raykd.lease import Owner, leased
 from raykd.mlm_training import train_mlm
 from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
+from raykd.training.cluster import Resources
 
 _LOOK_AGAIN_S = 2.0
 """Seconds until a run looks again whether the model that another one trains is there."""
@@ -123,7 +124,7 @@ def _waiting(name: str, folder: str, say: Say) -> Callable[[Owner], None]:
 
 
 def evaluate_teacher(
-    model: str, model_hash: str, corpus: Corpus, split: str, config: Config, gpus_per_worker: float
+    model: str, model_hash: str, corpus: Corpus, split: str, config: Config, resources: Resources
 ) -> Evaluation:
     """The teacher's scores on a split, from `data.cache_dir` when the same weights were scored on the same data before."""
     assert config.teacher is not None
@@ -136,7 +137,7 @@ def evaluate_teacher(
     if kept is not None:
         return kept
     request = EvaluationRequest(ModelChoice(model, config.teacher.revision), corpus, split, config.evaluation)
-    evaluation = evaluate_model(request, gpus_per_worker=gpus_per_worker)
+    evaluation = evaluate_model(request, gpus_per_worker=resources.evaluation_gpus, share=resources.share)
     evaluation.save_rows(rows_path)
     evaluation.save_summary(summary_path)
     return evaluation

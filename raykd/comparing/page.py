@@ -1,12 +1,9 @@
 """`comparison.html`: one self-contained page about a comparison; and its numbers in MLflow."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from raykd.comparing.scores import starred
 from raykd.comparing.tables import MEAN, Results, all_tables
-from raykd.tracking.mlflow import keep_mlflow_quiet
-from raykd.tracking.mlflow_values import points
 from raykd.tracking.plots import bar_chart
 from raykd.tracking.report import TEMPLATES
 
@@ -99,37 +96,6 @@ def metric_values(results: Results) -> dict[str, float]:
                 if spread is not None:
                     values[f"wer/{test}/{name}/{language}"] = spread.mean
     return values
-
-
-class ParentRun:
-    """The MLflow run that the runs of a comparison are shown under. Trouble with MLflow is told and stops nothing."""
-
-    def __init__(self, uri: str, experiment: str, name: str, params: Mapping[str, str], known: str | None) -> None:
-        """`known`: of a comparison that goes on."""
-        keep_mlflow_quiet()
-        import mlflow
-        from mlflow.entities import Param
-
-        self._client = mlflow.MlflowClient(uri)
-        if known is not None:
-            self._client.update_run(known, status="RUNNING")
-            self.run_id = known
-            return
-        found = self._client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-        self.run_id = self._client.create_run(experiment_id, run_name=name, tags={"raykd.kind": "comparison"}).info.run_id
-        self._client.log_batch(self.run_id, params=[Param(key, value[:500]) for key, value in params.items()])
-
-    def finish(self, values: Mapping[str, float], files: Mapping[str, str], status: str) -> None:
-        """Its numbers and files (name: text), and its end."""
-        try:
-            for point in points(values, 0):
-                self._client.log_metric(self.run_id, point.key, point.value, point.timestamp, point.step)
-            for name, text in files.items():
-                self._client.log_text(self.run_id, text, name)
-            self._client.set_terminated(self.run_id, status)
-        except Exception as error:  # the numbers are in the folder; MLflow is one more place for them
-            print(f"MLflow: {str(error).splitlines()[0]}")
 
 
 def json_of(results: Results) -> dict[str, Any]:

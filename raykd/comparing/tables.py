@@ -6,19 +6,9 @@ from dataclasses import dataclass, field
 from raykd.comparing.outcome import Outcome
 from raykd.comparing.scores import KINDS, Difference, Scored, Spread, difference, starred, told
 from raykd.tracking.progress import duration
-from raykd.tracking.table import format_count
+from raykd.tracking.table import CellTable, format_count
 
 MEAN = "mean"
-
-
-@dataclass(frozen=True)
-class CellTable:
-    """A table of texts."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +113,7 @@ def rate_table(results: Results, test: str) -> CellTable:
         tuple(rows),
         "± is the standard deviation over seeds. The difference is over all words, with the middle 95 % of a paired bootstrap "
         "over utterances; * p < 0.05, ** p < 0.01.",
+        len(_headings(results)),
     )
 
 
@@ -136,7 +127,7 @@ def kind_table(results: Results, test: str) -> CellTable:
             rows.append((*_names(results, entry), str(int(runs[0].words_I.sum())), *counts))
     header = (*_headings(results), "words", *(kind.replace("_", " ") for kind in KINDS))
     note = "Mean over seeds; repeated 5-grams: five words in a row that the same transcript had before."
-    return CellTable(f"Errors by kind on {test}", header, tuple(rows), note)
+    return CellTable(f"Errors by kind on {test}", header, tuple(rows), note, len(_headings(results)))
 
 
 def cost_table(results: Results) -> CellTable:
@@ -160,7 +151,7 @@ def cost_table(results: Results) -> CellTable:
         "Parameters: trained, in the student's folder, and passed by a token. Speed at the first batch size measured, in turns "
         f"with {results.timed_with}."
     )
-    return CellTable("What it costs", header, tuple(rows), note)
+    return CellTable("What it costs", header, tuple(rows), note, len(_headings(results)))
 
 
 def expert_table(results: Results, test: str) -> CellTable | None:
@@ -178,7 +169,9 @@ def expert_table(results: Results, test: str) -> CellTable | None:
     if not rows:
         return None
     header = (*_headings(results), "language", "encoder", "decoder")
-    return CellTable(f"Tokens and layers that go through experts on {test}, in percent", header, tuple(rows))
+    return CellTable(
+        f"Tokens and layers that go through experts on {test}, in percent", header, tuple(rows), "", len(_headings(results)) + 1
+    )
 
 
 def all_tables(results: Results) -> list[CellTable]:

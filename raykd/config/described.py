@@ -10,6 +10,7 @@ from raykd.config.base import Mark, Section, marks_of, types_in
 from raykd.config.compare import CompareConfig
 from raykd.config.root import Config, MlmRunConfig
 from raykd.config.schedule import ScheduleConfig
+from raykd.config.tune import SweepConfig
 from raykd.config.words import described, holding, name_of, written
 from raykd.parts.part import Part
 
@@ -170,7 +171,12 @@ def _order(root: type[Section], path: str) -> int:
     return list(root.model_fields).index(top) if top else -1
 
 
-ROOTS: dict[str, type[Section]] = {"raykd.distill": Config, "raykd.train_mlm": MlmRunConfig, "raykd.compare": CompareConfig}
+ROOTS: dict[str, type[Section]] = {
+    "raykd.distill": Config,
+    "raykd.train_mlm": MlmRunConfig,
+    "raykd.compare": CompareConfig,
+    "raykd.tune": SweepConfig,
+}
 """The kinds of config, by the command that runs them."""
 
 

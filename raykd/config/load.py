@@ -150,18 +150,26 @@ def dump_yaml(section: Section) -> str:
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one override in the tree. Sections on the way are copied: YAML aliases share them."""
+    """Set one override in the tree."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"{override}: an override has the form key=value, such as train.lr=1e-4")
-    value = from_yaml(text, override)
+    set_key(tree, key, from_yaml(text, override), override)
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Set a key such as `train.lr` in the tree. Sections on the way are copied: others may share them. `said` names the change.
+
+    Raises:
+        UserError: the key leads through something that is no section.
+    """
     node = tree
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents, start=1):
         child = node.get(parent)
         if not isinstance(child, dict | None):
             path = ".".join(parents[:depth])
-            raise UserError(f"{override}: {path} is {got(child)}, not a section; give the whole of {path}")
+            raise UserError(f"{said}: {path} is {got(child)}, not a section; give the whole of {path}")
         node[parent] = node = dict(child or {})
     node[last] = value
 

@@ -40,7 +40,7 @@ _COLUMNS = {
 
 def page(folder: Path = PAGE.parent) -> str:
     """The whole reference; `folder` has the configs that come with raykd."""
-    distillation, mlm, comparison = (own_places(root) for root in ROOTS.values())
+    distillation, mlm, comparison, sweep = (own_places(root) for root in ROOTS.values())
     known = {place.path for place in distillation}
     ours = [place for place in mlm if not place.path or place.path not in known]
     parts = [_INTRODUCTION, _shipped(folder)]
@@ -50,6 +50,7 @@ def page(folder: Path = PAGE.parent) -> str:
         "## Comparison: `python -m raykd.compare`\n",
         *(_place(place, (*comparison, *distillation)) for place in comparison),
     ]
+    parts += ["## Sweep: `python -m raykd.tune`\n", *(_place(place, sweep) for place in sweep)]
     return "\n".join(parts)
 
 

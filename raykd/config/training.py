@@ -153,5 +153,8 @@ class ClusterConfig(Section):
     """Train on GPUs; None: when the cluster has GPUs."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """Cores of a training worker; None: a fraction that leaves cores for the data pipeline."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Share of the cluster's cores and GPUs that the run takes, workers, data and evaluation together; None: all. A sweep sets
+    it for its trials."""
     max_failures: int = Field(3, ge=-1)
     """Worker failures survived before the job gives up; -1: any number."""

@@ -46,12 +46,15 @@ class EvaluationRequest:
     """Only so many, evenly spaced over the split sorted by id."""
 
 
-def evaluate_model(request: EvaluationRequest, *, gpus_per_worker: float = 0.0, progress: Progress | None = None) -> Evaluation:
+def evaluate_model(
+    request: EvaluationRequest, *, gpus_per_worker: float = 0.0, share: float = 1.0, progress: Progress | None = None
+) -> Evaluation:
     """Evaluate on Ray workers, each with the model loaded once. Ray must be initialised.
 
     Args:
         request: model, data and how to score.
         gpus_per_worker: GPUs (also a fraction) for each worker; 0: decode on CPUs.
+        share: of the cluster's cores and GPUs that may be kept busy.
         progress: told after each batch.
 
     Raises:
@@ -60,7 +63,8 @@ def evaluate_model(request: EvaluationRequest, *, gpus_per_worker: float = 0.0, 
     plan = _Plan.of(request)
     config, batches = request.config, plan.batches
     cluster = ray.cluster_resources()
-    count = config.workers or int(cluster.get("GPU" if gpus_per_worker else "CPU", 1))
+    cores = share * cluster.get("CPU", 1)
+    count = config.workers or int(share * cluster.get("GPU", 1) if gpus_per_worker else cores)
     count = max(1, min(count, len(batches)))
     job = _Job(
         choice=request.model,
@@ -69,7 +73,7 @@ def evaluate_model(request: EvaluationRequest, *, gpus_per_worker: float = 0.0, 
         max_new_tokens=config.max_new_tokens,
         teacher_forced=config.teacher_forced,
         use_gpu=gpus_per_worker > 0,
-        threads=max(1, int(cluster.get("CPU", 1)) // count),
+        threads=max(1, int(cores) // count),
     )
     worker = _recognise.options(num_cpus=WORKER_CPUS, num_gpus=gpus_per_worker, scheduling_strategy="SPREAD")
     shared = ray.put(job)

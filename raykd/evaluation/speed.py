@@ -40,10 +40,12 @@ def measure_speed(
     teacher_revision: str | None = None,
     dtype: DType = "auto",
     gpus: float = 0.0,
+    share: float = 1.0,
 ) -> Speed:
     """Real-time factors for each of `config.speed_batch_sizes`, in one Ray task; in this process where Ray is not initialised.
 
-    The task reserves next to no CPU (see `runner.WORKER_CPUS`) and uses all cores of its node: measure when nothing else runs.
+    The task reserves next to no CPU (see `runner.WORKER_CPUS`) and uses all cores of its node, or its share of them: measure
+    when nothing else runs. Beside other trials of a sweep the ratio still compares, the factors do not.
 
     Args:
         teacher: local folder in Hugging Face format, or hub id.
@@ -54,6 +56,7 @@ def measure_speed(
         teacher_revision: of the teacher's hub id.
         dtype: of both models' weights.
         gpus: GPUs for the task; 0: measure on the CPU.
+        share: of its node's cores.
 
     Returns:
         `{"batch_1": {"teacher_rtf", "student_rtf", "speedup"}, ...}`.
@@ -67,17 +70,22 @@ def measure_speed(
     # Said aloud, the strategy keeps the task out of the bundles of a Ray Tune trial.
     task = ray.remote(num_cpus=WORKER_CPUS, num_gpus=gpus, max_retries=1, scheduling_strategy="DEFAULT")(_measure_in_task)
     try:
-        return ray.get(task.remote(choices, corpus, split, config, gpus > 0))
+        return ray.get(task.remote(choices, corpus, split, config, gpus > 0, share))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
 
 
 def _measure_in_task(
-    choices: tuple[ModelChoice, ModelChoice], corpus: Corpus, split: str, config: EvaluationConfig, use_gpu: bool
+    choices: tuple[ModelChoice, ModelChoice],
+    corpus: Corpus,
+    split: str,
+    config: EvaluationConfig,
+    use_gpu: bool,
+    share: float,
 ) -> Speed:
     # Ray sets one thread for tasks that reserve less than a core.
     nodes = sum(node["Alive"] for node in ray.nodes())
-    torch.set_num_threads(max(1, int(ray.cluster_resources().get("CPU", 1)) // nodes))
+    torch.set_num_threads(max(1, int(share * ray.cluster_resources().get("CPU", 1)) // nodes))
     return _measure(choices, corpus, split, config, use_gpu)
 
 

@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from raykd import __version__, storage
+from raykd.config import Config
 from raykd.config.label import CacheConfig
 from raykd.data.batches import SpeechCollate
 from raykd.data.corpus import Corpus, Index, read_rows, utterance_of, write_parquet
 from raykd.data.teacher_cache import (
     ANSWERS_SCHEMA,
     INDEX_FILE,
+    KINDS,
     SCHEMAS,
     STORE_FILE,
     Kind,
@@ -31,13 +33,32 @@ from raykd.data.token_map import TokenMap
 from raykd.errors import UserError
 from raykd.labelling.answers import likeliest, narrowed
 from raykd.labelling.plan import Progress, alone, begin, require_same, writing
+from raykd.labelling.ready import ready_to_label
 from raykd.labelling.stage import Item, run_stage
 from raykd.models.precision import compute_dtype
 from raykd.models.routing import speaking
 from raykd.parts.distribution import HeadDistribution
-from raykd.parts.targets.cached import asked
+from raykd.parts.targets.cached import asked, cache_folder
 from raykd.parts.targets.target import Ready
 from raykd.parts.targets.whisper import WhisperTarget
+from raykd.tracking.progress import Progress as Bar
+
+
+def kept_answers(config: Config, which: str, progress: Bar, *, gpus: float = 0.0, out: str | None = None) -> tuple[str, float]:
+    """The folder where a teacher's answers about a config's training data are kept, and the hours that they are about. What is
+    missing is made. `which`: a kind, or `both`; `out`: another place than the one where training looks.
+
+    Raises:
+        UserError: as `ready_to_label` and `make_cache`.
+    """
+    ready = ready_to_label(config, progress)
+    assert config.teacher is not None
+    folder = out or cache_folder(config.data.cache_dir, ready)
+    progress.phase("keeping", unit="answers")
+    kinds = [kind for kind in KINDS if which in (kind, "both")]
+    make_cache(folder, kinds, config.teacher, ready, config.cache, gpus=gpus, progress=progress.update)
+    progress.done()
+    return folder, float(ready.corpus.index("train").duration_s.sum()) / 3600 * config.cache.views
 
 
 def make_cache(

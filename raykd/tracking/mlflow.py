@@ -4,6 +4,7 @@ Metrics that cannot be sent wait in `<run>/mlflow_spool.jsonl`; they go out when
 run, or when the run is resumed.
 """
 
+import json
 import logging
 import os
 import queue
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from raykd import storage
 from raykd.config import RunConfig
+from raykd.errors import UserError
 from raykd.models.experts import expert_languages
 from raykd.models.whisper import read_config
 from raykd.tracking.history import JsonLines, read_json_lines
@@ -88,6 +90,10 @@ class MlflowTracker:
         """Store files of the run folder as artifacts; default: config, metrics, report and history."""
         for name in names or STORED_FILES:
             self._queue.put(lambda name=name: self._store_file(name))  # type: ignore[misc]
+
+    def log_data(self, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]) -> None:
+        """Say what is trained on, by its source and digest."""
+        self._queue.put(lambda: self._log_data(name, digest, source, profile))
 
     def log_student(self) -> None:
         """Log `student/` as a model that `mlflow.transformers.load_model` loads as a speech recognition pipeline; one with
@@ -192,13 +198,11 @@ class MlflowTracker:
     def _new_run_id(self) -> str:
         from mlflow.tracking.context.registry import resolve_tags
 
-        name = self._config.tracking.experiment
-        experiment = self._client.get_experiment_by_name(name)
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        experiment = experiment_id(self._client, self._config.tracking.experiment)
         tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": self._run.path} | self._tags
         if self._config.tracking.parent_run:
             tags["mlflow.parentRunId"] = self._config.tracking.parent_run
-        return self._client.create_run(experiment_id, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
+        return self._client.create_run(experiment, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
 
     def _log_params(self) -> None:
         """Parameters of MLflow cannot change; a resume that changes some leaves the new values as tags."""
@@ -282,6 +286,14 @@ class MlflowTracker:
             copy.write_bytes(storage.read_bytes(self._run.at(name)))
             self._client.log_artifact(self._run_id, str(copy), str(Path(name).parent) if "/" in name else None)
 
+    def _log_data(self, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        texts = (json.dumps(value, ensure_ascii=False) for value in (source, profile))
+        data = Dataset(name, digest, "raykd", next(texts), profile=next(texts))
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        self._client.log_inputs(self._run_id, datasets=inputs)
+
     def _log_student(self) -> None:
         with storage.local_copy(self._run.student_dir) as folder:
             if expert_languages(read_config(folder)):
@@ -300,6 +312,20 @@ def send_waiting(config: RunConfig, run: RunFolder, say: Callable[[str], None] =
     if config.tracking.log_model and run.has("student"):
         tracker.log_student()
     tracker.close()
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """Of the experiment of that name. A new one is marked as one of training runs, which the UI then opens on.
+
+    Raises:
+        UserError: it was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
+    if found.lifecycle_stage == "deleted":
+        raise UserError(f"tracking.experiment: {name} was deleted in MLflow; restore it there or give another name")
+    return str(found.experiment_id)
 
 
 def tracking_uri(config: RunConfig) -> str:

@@ -39,6 +39,14 @@ def log_whisper(folder: str, uri: str, run_id: str, name: str = "student") -> No
             )
 
 
+def register(model_uri: str, name: str, uri: str) -> str:
+    """Make a logged model a version of the registered model of that name; the version."""
+    import mlflow
+
+    with _as_current_store(uri):
+        return str(mlflow.register_model(model_uri, name).version)
+
+
 def _public_version(package: str) -> str:
     """A version as package indexes know it: 2.13.0 for 2.13.0+cpu."""
     return package_versions()[package].partition("+")[0]

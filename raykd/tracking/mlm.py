@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from raykd import storage
 from raykd.tracking.history import History, Record, read_history
 from raykd.tracking.mlflow_values import Point, points
 from raykd.tracking.plots import line_chart
@@ -71,8 +72,8 @@ def points_of_mlm_metrics(metrics: MlmMetrics) -> list[Point]:
     return points(values, metrics.train.steps)
 
 
-def write_mlm_report(run: RunFolder) -> None:
-    """Write `report.html` of a finished run's folder."""
+def write_mlm_report(run: RunFolder, path: str | None = None) -> None:
+    """Write `report.html` of a finished run's folder, there or elsewhere."""
     config, metrics, history = run.read_text("config.yaml"), run.read_json("metrics.json"), read_history(run.history_path)
     page = TEMPLATES.get_template("mlm_report.html").render(
         name=run.name,
@@ -85,7 +86,7 @@ def write_mlm_report(run: RunFolder) -> None:
         plots=_plots(history),
         events=history.events,
     )
-    run.write_text("report.html", page)
+    storage.write_text(path or run.report_path, page)
 
 
 def _plots(history: History) -> list[dict[str, str]]:

@@ -5,6 +5,8 @@ Colours are CSS variables with a fallback, so the page decides how they look and
 
 import io
 import itertools
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,6 +83,81 @@ def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[f
         if len(series) > 1:
             _legend(axes, len(series))
         return _svg(figure, title)
+
+
+def curves_chart(title: str, ylabel: str, curves: Mapping[str, Line], named: int) -> str:
+    """Many lines over training steps, the first `named` of them with a colour and a name, the others grey."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(5.2, 3.0)
+        for number, (name, (xs, ys)) in reversed(list(enumerate(curves.items()))):
+            drawn = [float("nan") if y is None else y for y in ys]
+            color = SERIES[number % len(SERIES)] if number < named else _GRID
+            axes.plot(xs, drawn, color=color, marker="o", markersize=3, label=name if number < named else None)
+        axes.set_xlabel("step")
+        axes.set_ylabel(ylabel)
+        axes.grid(axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_ylim(bottom=0)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
+        return _svg(figure, title)
+
+
+def scatter_chart(title: str, xlabel: str, ylabel: str, points: Mapping[str, tuple[float, float]]) -> str:
+    """A named dot for each pair of numbers."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(5.2, 3.0)
+        for name, (x, y) in points.items():
+            axes.plot([x], [y], marker="o", markersize=5, color=SERIES[0])
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid()
+        axes.margins(0.15)
+        return _svg(figure, title)
+
+
+def parallel_chart(title: str, axes_of: Sequence[str], rows: Sequence[Sequence[Any]], strong: int) -> str:
+    """Parallel coordinates: an upright axis for each name and a line for each row; None where a row has no value.
+
+    Numbers have their place between the smallest and the largest, by their logarithm where they span more than a factor of 10;
+    other values stand in their order. The first `strong` rows are drawn in front, in colour.
+    """
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(max(5.2, 1.5 * len(axes_of)), 3.6)
+        columns = [_placed([row[number] for row in rows]) for number in range(len(axes_of))]
+        for number in reversed(range(len(rows))):
+            heights = [column[0][number] for column in columns]
+            color, width = (SERIES[number % len(SERIES)], 1.8) if number < strong else (_GRID, 1.0)
+            axes.plot(range(len(axes_of)), heights, color=color, linewidth=width)
+        for x, (_, marks) in enumerate(columns):
+            axes.axvline(x, color=_GRID, linewidth=0.8, zorder=0)
+            for height, text in marks:
+                axes.annotate(text, (x, height), textcoords="offset points", xytext=(4, -2), fontsize=7)
+        axes.set_xticks(range(len(axes_of)), axes_of, fontsize=8)
+        axes.set_yticks([])
+        axes.set_xlim(-0.15, len(axes_of) - 0.55)
+        axes.set_ylim(-0.06, 1.06)
+        axes.spines["bottom"].set_visible(False)
+        return _svg(figure, title)
+
+
+def _placed(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Heights from 0 to 1, not a number where there is no value, and (height, text) of the marks."""
+    present = [value for value in values if value is not None]
+    missing = float("nan")
+    if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        low, high = min(present), max(present)
+        scale = math.log if low > 0 and high / low >= 10 else float
+        span = scale(high) - scale(low) or 1.0
+        heights = [missing if value is None else (scale(value) - scale(low)) / span for value in values]
+        return heights, [(0.0, f"{low:.4g}"), *([(1.0, f"{high:.4g}")] if high > low else [])]
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    order = list(dict.fromkeys(text for text in texts if text is not None))
+    place = {text: number / max(1, len(order) - 1) for number, text in enumerate(order)}
+    return [missing if text is None else place[text] for text in texts], [
+        (height, text if len(text) <= 24 else text[:23] + "…") for text, height in place.items()
+    ]
 
 
 def thinned(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[float], list[float | None]]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -36,7 +36,7 @@ class Progress:
         self._phase: _Phase | None = None
         self._last_eval = ""
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         """Start the live line where there is a terminal."""
         if self._console.is_terminal and not self._quiet:
             columns = (TextColumn("{task.description:<11}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))

@@ -74,9 +74,9 @@ class RunFiles:
         )
 
 
-def write_report(run: RunFolder) -> None:
-    """Write `report.html` of a run folder."""
-    run.write_text("report.html", render_report(run.name, RunFiles.read(run), run.config_path))
+def write_report(run: RunFolder, path: str | None = None) -> None:
+    """Write `report.html` of a run folder, there or elsewhere."""
+    storage.write_text(path or run.report_path, render_report(run.name, RunFiles.read(run), run.config_path))
 
 
 def render_report(name: str, files: RunFiles, config_path: str) -> str:

@@ -1,14 +1,45 @@
 """The last lines on the terminal: teacher and student side by side, and where everything is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raykd.evaluation.measures import ON_REQUEST
 from raykd.tracking.metrics import Metrics, ModelMetrics
 from raykd.tracking.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """A table of texts."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    names: int = 1
+    """First columns that are names, not numbers."""
+
+
+def print_tables(tables: Iterable[CellTable], sentences: Iterable[str], console: Console | None = None) -> Console:
+    """Print tables and what they say; wide where there is no terminal. The console that was printed to."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=160)
+    for one in tables:
+        table = Table(title=one.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, heading in enumerate(one.header):
+            table.add_column(heading, justify="left" if number < one.names else "right")
+        for row in one.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False)
+    return console
 
 
 def print_result(metrics: Metrics, run: RunFolder, *, store: str | None = None, console: Console | None = None) -> None:

@@ -25,6 +25,8 @@ class Resources:
     gpus_per_worker: float
     cpus_per_worker: float
     threads_per_worker: int
+    share: float
+    """Of the cluster's cores and GPUs, for evaluation: `cluster.share`, or all."""
     evaluation_gpus: float
     """GPU share of one evaluation worker."""
     nodes: int
@@ -95,35 +97,49 @@ def plan_resources(config: ClusterConfig) -> Resources:
     """How many workers train and what each takes, from the config and what the cluster has.
 
     CPU workers reserve a fraction of their cores: Ray Data's tasks need the rest, and two workers that reserved both
-    cores of a laptop would wait for batches for ever. Inside a Ray Tune trial only what no placement group holds is planned
-    with, at least one CPU or GPU: Ray Train's workers stand outside of the trial's bundles, so a trial should ask for little
-    (`{"CPU": 0.1}`). Of two trials that plan at once the second's workers wait for the first's.
+    cores of a laptop would wait for batches for ever. A run with a `share` plans with that of the whole cluster, and with less
+    than a GPU has one worker on a part of it. Without one, inside a Ray Tune trial, only what no placement group holds is
+    planned with, at least one CPU or GPU: Ray Train's workers stand outside of the trial's bundles, so a trial should ask for
+    little (`{"CPU": 0.1}`). Of two trials that plan at once the second's workers wait for the first's.
 
     Raises:
         UserError: more workers asked for than the cluster can hold.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    total, held = ray.cluster_resources(), _held_by_groups() if get_current_placement_group() else Counter()
-    cpus, gpus = (max(min(1.0, total.get(kind, 0.0)), total.get(kind, 0.0) - held[kind]) for kind in ("CPU", "GPU"))
+    cpus, gpus = _within_reach(config.share)
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     if use_gpu and gpus == 0:
         raise UserError("cluster.use_gpu: the Ray cluster has no GPU; leave the key out to train on CPUs")
     available = gpus if use_gpu else cpus
-    workers = config.num_workers or int(gpus if use_gpu else min(2, max(1, cpus)))
-    if workers > available:
+    workers = config.num_workers or max(1, int(gpus if use_gpu else min(2, cpus)))
+    if workers > max(1, available):
         kind = "GPUs" if use_gpu else "CPUs"
         raise UserError(
             f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}"
         )
+    gpu = min(1.0, gpus / workers)
     share = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
     return Resources(
         workers=workers,
-        gpus_per_worker=1.0 - _EVALUATION_GPU_SHARE if use_gpu else 0.0,
+        gpus_per_worker=round(gpu * (1.0 - _EVALUATION_GPU_SHARE), 4) if use_gpu else 0.0,
         cpus_per_worker=share,
         threads_per_worker=max(1, int(cpus / workers)) if not use_gpu else max(1, int(share)),
-        evaluation_gpus=_EVALUATION_GPU_SHARE if use_gpu else 0.0,
+        share=config.share or 1.0,
+        evaluation_gpus=round(gpu * _EVALUATION_GPU_SHARE, 4) if use_gpu else 0.0,
         nodes=len(nodes),
     )
+
+
+def _within_reach(share: float | None) -> tuple[float, float]:
+    """CPUs and GPUs that a run may plan with."""
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    if share is not None:
+        return cpus * share, gpus * share
+    if get_current_placement_group():
+        held = _held_by_groups()
+        return max(min(1.0, cpus), cpus - held["CPU"]), max(min(1.0, gpus), gpus - held["GPU"])
+    return cpus, gpus
 
 
 def _held_by_groups() -> Counter[str]:

@@ -14,8 +14,13 @@ from raykd import storage, teachers
 from raykd.data.corpus import Corpus, open_corpus
 from raykd.errors import UserError
 from raykd.evaluation.result import Evaluation
+from raykd.training.cluster import Resources
 from tests.corpora import make_corpus, row
 from tests.teachers import student_of
+
+ALONE = Resources(
+    workers=1, gpus_per_worker=0.0, cpus_per_worker=1.0, threads_per_worker=1, share=1.0, evaluation_gpus=0.0, nodes=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,7 @@ def test_damaged_scores_of_a_teacher_are_computed_again(
     monkeypatch.setattr(teachers, "evaluate_model", evaluate)
 
     def scores() -> Evaluation:
-        return teachers.evaluate_teacher("m", "hash", whole, "test", student_of(tmp_path), 0.0)
+        return teachers.evaluate_teacher("m", "hash", whole, "test", student_of(tmp_path), ALONE)
 
     first = scores()
     assert scores() == first

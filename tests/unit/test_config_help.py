@@ -14,6 +14,7 @@ from raykd.config.described import ROOTS, places
 from raykd.config.reference import page
 from raykd.config.schedule import ScheduleConfig, Weight
 from raykd.config.training import TrackingConfig
+from raykd.config.tune import SweepConfig
 from raykd.config.words import described, holding, written
 from raykd.errors import UserError
 from raykd.parts.outside import load_parts_file
@@ -76,7 +77,7 @@ def test_without_a_key_every_kind_of_config_is_shown(capsys: pytest.CaptureFixtu
     config_help.main([])
     lines = capsys.readouterr().out.splitlines()
     named = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert named == [*Config.model_fields, *MlmRunConfig.model_fields, *CompareConfig.model_fields]
+    assert named == [*Config.model_fields, *MlmRunConfig.model_fields, *CompareConfig.model_fields, *SweepConfig.model_fields]
 
 
 def test_parts_of_ones_own_are_helped_on_but_not_in_the_reference(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from raykd.config.data import DataConfig
 from raykd.config.described import ROOTS, places
 from raykd.config.load import parse, read_yaml
 from raykd.config.reference import anchor, page
+from raykd.config.tune import SweepConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.data.batches import Batch
 from raykd.parts.clock import Clock
@@ -29,6 +30,7 @@ from raykd.parts.outputs import Outputs
 from raykd.parts.outside import load_parts_file
 from raykd.parts.rooms import ROOMS
 from raykd.training.objective import ActiveTerm, objective
+from raykd.tuning.space import Space
 from tests.outside import forgotten, readme_method
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,9 @@ def test_other_commands_parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for arguments in arguments_of("raykd.compare"):
         options = compare._parse(arguments)
         jobs_of(parse(CompareConfig, read_yaml(options.config), options.config, options.arguments), options.config)
+    for arguments in arguments_of("raykd.tune"):
+        options = run_parser("raykd.tune", "", "").parse_intermixed_args(arguments)
+        Space(parse(SweepConfig, read_yaml(options.config), options.config, options.overrides), options.config).check()
     for arguments in arguments_of("raykd.demo_data"):
         assert demo_data._parse(arguments).out
     for arguments in arguments_of("raykd.config_help"):

@@ -10,16 +10,19 @@ from raykd.config.compare import CompareConfig
 from raykd.config.data import CommonVoiceSource, LabelsSource
 from raykd.config.load import parse, read_yaml
 from raykd.config.text import TextFilesSource
+from raykd.config.tune import SweepConfig
 from raykd.config.yaml_text import from_yaml
 from raykd.parts.recipes.kd import KdRecipe
 from raykd.parts.recipes.mlm_kd import MlmKdRecipe
 from raykd.parts.students.experts import Experts
 from raykd.parts.students.layer_copy import LayerCopy
 from raykd.parts.students.pretrained import Pretrained
+from raykd.tuning.space import Space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPARISONS = sorted(path for path in CONFIGS.glob("*.yaml") if "methods" in from_yaml(path.read_text(), path.name))
-RUNS = sorted(set(CONFIGS.glob("*.y*ml")) - set(COMPARISONS))
+SWEEPS = sorted(path for path in CONFIGS.glob("*.yaml") if "search" in from_yaml(path.read_text(), path.name))
+RUNS = sorted(set(CONFIGS.glob("*.y*ml")) - set(COMPARISONS) - set(SWEEPS))
 
 
 def load(path: Path) -> RunConfig:
@@ -49,6 +52,14 @@ def test_every_run_of_a_comparison_has_a_config(path: Path, tmp_path: Path, monk
     jobs = jobs_of(compare, str(path))
     assert {job.method for job in jobs} == set(compare.methods)
     assert len({job.config.name for job in jobs if job.model is None}) == len([job for job in jobs if job.model is None])
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_every_point_of_a_sweep_has_a_config(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = parse(SweepConfig, read_yaml(str(path)), str(path))
+    assert sweep.name == path.stem.replace("_", "-")
+    assert len(Space(sweep, str(path)).check()) >= 2 * len(sweep.search)
 
 
 def test_distilwhisper_has_the_published_numbers() -> None:

@@ -1,0 +1,190 @@
+"""A trial of a sweep, inside Ray Tune: an ordinary distillation run whose dev scores are reported to the scheduler."""
+
+import json
+import math
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from raykd import storage
+from raykd.config import Config
+from raykd.config.tune import SweepConfig
+from raykd.data.sources.recognise import with_kinds
+from raykd.distillation import distil
+from raykd.errors import RunError, UserError
+from raykd.runs import with_absolute_paths
+from raykd.teachers import ensure_models
+from raykd.tracking.history import HistoryWriter, read_history
+from raykd.tracking.progress import Progress
+from raykd.tracking.run_folder import RunFolder
+from raykd.training.checkpoint import path_of
+from raykd.tuning.record import best_wer
+from raykd.tuning.space import Space
+
+WER, AT, STEP, FAILED = "wer", "percent", "step", "failed"
+"""What a trial reports: its word error rate on dev, the percent and step of its training at which that was measured, and why it
+came to no end."""
+END = 99.9
+"""The last percent: schedulers decide at 25, 50, 75 and the like, and not about a trial that has ended."""
+_DONOR, _WEIGHTS, _HISTORY = "donor.json", "checkpoint", "history.jsonl"
+Reports = queue.SimpleQueue[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What all trials of a sweep share. Picklable."""
+
+    sweep: SweepConfig
+    path: str
+    """Of the sweep's file, absolute."""
+    folder: str
+    """Where the driver was started: relative paths of configs are meant from there."""
+    share: float
+    """Of the cluster, for each trial."""
+    parent_run: str | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the driver's that say where runs are tracked."""
+
+
+def run_trial(tuned: dict[str, Any], job: SweepJob) -> None:
+    """Run by Ray Tune in an actor on the driver's node. `tuned`: the coded point and the seed.
+
+    The run itself goes on in a thread of its own, so that it does not wait while the scheduler thinks, and its last scores
+    reach history and MLflow also where the scheduler stops it for them.
+    """
+    for name, value in job.environment.items():
+        os.environ.setdefault(name, value)
+    os.chdir(job.folder)
+    name, checkpoint = tune.get_context().get_trial_name(), tune.get_checkpoint()
+    reports: Reports = queue.SimpleQueue()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _work(job, name, tuned, checkpoint, reports)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            reports.put(None)
+
+    threading.Thread(target=work, name="raykd-trial", daemon=True).start()
+    for report in iter(reports.get, None):
+        shares = job.sweep.sampler == "pbt"
+        _report(report, RunFolder.find(storage.absolute(_runs_folder(job)), name) if shares else None)
+    if errors:
+        raise errors[0]
+
+
+def _work(job: SweepJob, name: str, tuned: Mapping[str, Any], checkpoint: tune.Checkpoint | None, reports: Reports) -> None:
+    try:
+        config = _config(job, name, tuned)
+        if checkpoint is not None:
+            _take_over(config, checkpoint)
+        found = RunFolder.find(config.output_dir, config.name)
+        with TrialProgress(_log_file(job, name)) as progress:
+            # Of a teacher that is trained here nothing is reported.
+            ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
+            progress.reports = reports
+            run = distil(config, found is not None, progress)
+    except (UserError, RunError) as error:  # trying again would end the same way
+        reports.put({WER: math.inf, AT: END, FAILED: str(error).splitlines()[0]})
+        return
+    best = best_wer(read_history(run.history_path))
+    reports.put({WER: math.inf if best is None else best, AT: END})
+
+
+def _config(job: SweepJob, name: str, tuned: Mapping[str, Any]) -> Config:
+    space = Space(job.sweep, job.path)
+    config = space.config(space.decoded(tuned.get("coded", {})), name, tuned["seed"])
+    tracking = config.tracking.model_copy(update={"parent_run": job.parent_run, "log_model": False})
+    cluster = config.cluster.model_copy(update={"share": job.share})
+    return with_absolute_paths(with_kinds(config.model_copy(update={"tracking": tracking, "cluster": cluster})))
+
+
+def _runs_folder(job: SweepJob) -> str:
+    return Space(job.sweep, job.path).runs_folder
+
+
+class TrialProgress(Progress):
+    """Writes to a file what a run says, and puts its dev scores into `reports`."""
+
+    def __init__(self, log: str | None) -> None:
+        self._log = open(log, "a", encoding="utf-8") if log else None  # noqa: SIM115 (closed with the progress)
+        super().__init__(quiet=log is None, console=Console(file=self._log, width=160) if self._log else None)
+        self._steps = 0.0
+        self.reports: Reports | None = None
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._log:
+            self._log.close()
+
+    def say(self, text: str) -> None:
+        """See `Progress.say`; at once, for who looks into the file."""
+        super().say(text)
+        if self._log:
+            self._log.flush()
+
+    def phase(self, name: str, total: float | None = None, unit: str = "", done: float = 0) -> None:
+        """See `Progress.phase`."""
+        super().phase(name, total, unit, done)
+        if name == "training":
+            self._steps = total or 0.0
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """See `Progress.record`."""
+        super().record(record)
+        if self.reports is not None and record["kind"] == "eval" and record["split"] == "dev":
+            at = min(END, 100.0 * record["step"] / max(self._steps, record["step"], 1))
+            self.reports.put({WER: record["wer"], AT: at, STEP: record["step"]})
+
+
+def _log_file(job: SweepJob, name: str) -> str | None:
+    """Next to the run folders, which are not there yet; None in a bucket."""
+    folder = storage.join(storage.absolute(job.sweep.output_dir), job.sweep.name, "logs")
+    if storage.is_remote(folder):
+        return None
+    storage.make_dir(folder)
+    return f"{storage.filesystem_of(folder)[1]}/{name}.log"
+
+
+# ---------------------------------------------------------------------------------------------- population based training
+
+
+def _report(report: dict[str, Any], run: RunFolder | None) -> None:
+    """Tell the scheduler; with the checkpoint of that step where other trials may go on from it."""
+    path = path_of(run.checkpoints_dir, report[STEP]) if run is not None and STEP in report else None
+    if run is None or path is None or not storage.exists(storage.join(path, "state.json")):
+        tune.report(report)
+        return
+    with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
+        for name in storage.list_dir(path):
+            storage.write_bytes(f"{folder}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
+        storage.write_bytes(f"{folder}/{_HISTORY}", storage.read_bytes(run.history_path))
+        storage.write_text(f"{folder}/{_DONOR}", json.dumps({"run": run.path, "step": report[STEP]}))
+        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _take_over(config: Config, checkpoint: tune.Checkpoint) -> None:
+    """Put another trial's training so far into a new run folder of this one, which goes on from there with its own values."""
+    with checkpoint.as_directory() as given:
+        donor = json.loads(storage.read_bytes(f"{given}/{_DONOR}"))
+        found = RunFolder.find(config.output_dir, config.name)
+        if found is not None and (found.path == donor["run"] or found.read_json(_DONOR) == donor):
+            return  # its process was lost and is here again
+        run = RunFolder.create(config)
+        for name in storage.list_dir(f"{given}/{_WEIGHTS}"):
+            copy = storage.join(path_of(run.checkpoints_dir, donor["step"]), name)
+            storage.write_bytes(copy, storage.read_bytes(f"{given}/{_WEIGHTS}/{name}"))
+        storage.write_bytes(run.history_path, storage.read_bytes(f"{given}/{_HISTORY}"))
+        HistoryWriter(run.history_path).rewind(donor["step"])
+        run.write_text(_DONOR, json.dumps(donor))
+    if found is not None:
+        storage.delete_dir(found.checkpoints_dir)

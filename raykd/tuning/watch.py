@@ -1,0 +1,133 @@
+"""What the driver of a sweep sees: Ray Tune's events become the sweep's record, and the table on the terminal."""
+
+import time
+from typing import Any
+
+from ray.tune import Callback
+
+from raykd import storage
+from raykd.tracking.parent_run import ParentRun
+from raykd.tracking.run_folder import RunFolder
+from raykd.tuning.board import Board
+from raykd.tuning.record import ENDED, Record, State, Trial, best_wer
+from raykd.tuning.space import Space
+from raykd.tuning.trial import FAILED
+
+_LOOK_S = 2.0
+_SEEN: dict[str, "Seen"] = {}
+"""By the sweep's folder: Ray Tune pickles its callbacks and restores them in another process."""
+
+
+class Seen:
+    """A sweep as it goes on in this process."""
+
+    def __init__(self, space: Space, record: Record, board: Board, parent: ParentRun | None, keep: int) -> None:
+        self.space, self.record, self.board, self.parent = space, record, board, parent
+        self._keep, self._looked = keep, 0.0
+        _SEEN[record.folder] = self
+
+    def name(self, tuned: dict[str, Any]) -> str:
+        """Of a new trial."""
+        name = f"trial-{len(self.record.trials):03d}"
+        self.record.trials[name] = Trial(name, self.space.decoded(tuned.get("coded", {})), tuned["seed"])
+        self.record.write()
+        return name
+
+    def begins(self, name: str, tuned: dict[str, Any]) -> None:
+        """Its process was started, the first time or again, perhaps with other values."""
+        trial = self.record.trials[name]
+        trial.point = self.space.decoded(tuned.get("coded", {}))
+        trial.begins()
+        self.record.write()
+
+    def ends(self, name: str, state: State, reason: str = "") -> None:
+        """It has come to an end."""
+        trial = self.record.trials[name]
+        if trial.state in ENDED:
+            return
+        self._find(trial)
+        trial.ends(state, reason)
+        if trial.run and self.parent is not None and state != "finished":
+            self.parent.end_child(trial.folder, state, "KILLED" if state == "stopped" else "FAILED")
+        self._make_room()
+        self.record.write()
+        self.board.ended(trial)
+
+    def look(self) -> None:
+        """Show where the trials are, every now and then."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        for trial in self.record.trials.values():
+            if trial.state == "running":
+                self._find(trial)
+        self.board.show(self.record)
+        self._looked = time.monotonic()
+
+    def finished(self, name: str) -> bool:
+        """Whether its run came to its end."""
+        found = self._run_of(name)
+        return found is not None and found.finished
+
+    def _find(self, trial: Trial) -> None:
+        found = self._run_of(trial.name)
+        trial.run = found.path if found is not None else trial.run
+
+    def _run_of(self, name: str) -> RunFolder | None:
+        return RunFolder.find(self.space.runs_folder, name)
+
+    def _make_room(self) -> None:
+        """Of trials that are not among the best, what the report does not need goes."""
+        ended = [trial for trial in self.record.trials.values() if trial.state in ENDED and trial.run]
+        scored = {trial.name: best_wer(trial.history()) for trial in ended}
+        ranked = sorted(ended, key=lambda trial: (trial.state != "finished", scored[trial.name] is None, scored[trial.name]))
+        for trial in ranked[self._keep :]:
+            run = trial.folder
+            for folder in (run.checkpoints_dir, run.student_dir, run.student_init_dir, run.student_pruned_dir):
+                if storage.exists(folder):
+                    storage.delete_dir(folder)
+
+
+class Watch(Callback):
+    """Ray Tune's events of a sweep."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    @property
+    def _seen(self) -> Seen:
+        return _SEEN[self._folder]
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        self._seen.begins(str(trial), trial.config)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It came to its end, or the scheduler stopped it."""
+        last = trial.last_result or {}
+        if FAILED in last:
+            self._seen.ends(str(trial), "failed", last[FAILED])
+        elif self._seen.finished(str(trial)):
+            self._seen.ends(str(trial), "finished")
+        else:
+            self._seen.ends(str(trial), "stopped", "others did better at this point")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its process was lost too often, or it met a fault of ours."""
+        error = trial.get_pickled_error()
+        lines = str(error or "its process was lost").strip().splitlines()
+        self._seen.ends(str(trial), "failed", lines[-1] if lines else type(error).__name__)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        self._seen.look()
+
+
+class Names:
+    """Names the trials `trial-000`, `trial-001`, ... and notes them."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self, trial: Any) -> str:
+        """The next name."""
+        return _SEEN[self._folder].name(trial.config)
