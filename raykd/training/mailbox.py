@@ -14,6 +14,7 @@ import ray
 from raykd.training.loop import Record
 
 _POLL_S = 0.1
+_ANSWER_S = 5.0
 Letter = tuple[str, int, Record]
 """Sender, number from 0 on, and what it says."""
 
@@ -25,12 +26,12 @@ class _Box:
         self._received: dict[str, int] = {}
         self._stopped = False
 
-    def put(self, letters: list[Letter]) -> dict[str, int]:
-        """Add letters that are not here yet; how many of each sender the driver has."""
+    def put(self, letters: list[Letter]) -> tuple[dict[str, int], bool]:
+        """Add letters that are not here yet; how many of each sender the driver has, and whether training must stop."""
         for sender, number, record in letters:
             if number >= self._received.get(sender, 0):
                 self._waiting[sender, number] = record
-        return self._received
+        return self._received, self._stopped
 
     def take(self, received: dict[str, int], stopped: bool) -> list[Letter]:
         """All letters but those that the driver has received."""
@@ -52,6 +53,14 @@ class Mailbox:
         self.stopped: str | None = None
         """Why a worker said that training must stop."""
 
+    def stop(self) -> bool:
+        """Tell the workers that training must stop: each does when it next sends. Whether the box could be told."""
+        try:
+            ray.get(self.address.take.remote(self._received, True), timeout=_ANSWER_S)
+        except Exception:  # whatever a cluster that is going down says
+            return False
+        return True
+
     def records(self) -> Iterator[Record]:
         """What has come, each sender's in order."""
         for sender, number, record in ray.get(self.address.take.remote(self._received, self.stopped is not None)):
@@ -60,6 +69,10 @@ class Mailbox:
                 if record["kind"] == "stopped":
                     self.stopped = record["reason"]
                 yield record
+
+
+class StoppedError(Exception):
+    """The driver wants training to stop."""
 
 
 class Sender:
@@ -76,7 +89,11 @@ class Sender:
         return ray.get(self._box.stopped.remote())
 
     def send(self, record: Record) -> None:
-        """Send a record, without waiting."""
+        """Send a record, without waiting.
+
+        Raises:
+            StoppedError: the driver said so.
+        """
         self._kept.append((self._name, self._sent, record))
         self._sent += 1
         self._answers.append(self._box.put.remote(self._kept))
@@ -91,6 +108,10 @@ class Sender:
             if self._kept:
                 time.sleep(_POLL_S)
 
-    def _forget(self, received: dict[str, int]) -> None:
+    def _forget(self, answer: tuple[dict[str, int], bool]) -> None:
+        received, stopped = answer
+        if stopped:
+            self._kept = []
+            raise StoppedError
         has = received.get(self._name, 0)
         self._kept = [letter for letter in self._kept if letter[1] >= has]

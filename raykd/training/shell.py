@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from raykd.errors import RunError, UserError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
-from raykd.training.mailbox import Mailbox, Sender
+from raykd.training.mailbox import Mailbox, Sender, StoppedError
 from raykd.training.worker import TrainingJob, run_worker
 
 _POLL_S = 0.3
 _COLLECTIVE_TIMEOUT_S = 3600
+_STOPPED_WITHIN_S = 60.0
+"""Longest wait for workers that were told to stop."""
 
 
 def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, on_record: Callable[[Record], None]) -> None:
@@ -50,13 +53,20 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     outcome: list[BaseException] = []
     thread = threading.Thread(target=_fit, args=(trainer, outcome), daemon=True)
     thread.start()
-    while True:
-        finished = not thread.is_alive()
-        for record in mailbox.records():
-            on_record(record)
-        if finished:
-            break
-        thread.join(_POLL_S)
+    try:
+        while True:
+            finished = not thread.is_alive()
+            for record in mailbox.records():
+                on_record(record)
+            if finished:
+                break
+            thread.join(_POLL_S)
+    except KeyboardInterrupt:  # this process ends, and all of its workers with it
+        raise
+    except BaseException:
+        if mailbox.stop():
+            thread.join(_STOPPED_WITHIN_S)
+        raise
     if mailbox.stopped:
         raise RunError(mailbox.stopped)
     if outcome:
@@ -72,7 +82,7 @@ def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
 
 def _worker(settings: dict[str, Any]) -> None:
     """Runs on each worker."""
-    import ray.train.torch
+    import ray.train
 
     context = ray.train.get_context()
     torch.set_num_threads(settings["threads"])
@@ -80,8 +90,15 @@ def _worker(settings: dict[str, Any]) -> None:
     if sender.stopped():
         return
     rank, world = context.get_world_rank(), context.get_world_size()
+    with suppress(StoppedError):
+        _run(settings["job"], rank, world, sender)
+
+
+def _run(job: TrainingJob, rank: int, world: int, sender: Sender) -> None:
+    import ray.train.torch
+
     try:
-        run_worker(settings["job"], rank, world, ray.train.torch.get_device(), stream_steps, sender.send)
+        run_worker(job, rank, world, ray.train.torch.get_device(), stream_steps, sender.send)
     except UserError as error:
         # Perhaps on this worker alone (a folder that its node does not have); the others only notice when it is gone.
         sender.send({"kind": "stopped", "reason": str(error)})

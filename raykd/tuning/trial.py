@@ -68,27 +68,40 @@ def run_trial(tuned: dict[str, Any], job: SweepJob) -> None:
 
     def work() -> None:
         try:
-            _work(job, name, tuned, checkpoint, reports)
+            _work(job, name, tuned, checkpoint, reports, stop)
         except BaseException as error:
             errors.append(error)
         finally:
             reports.put(None)
 
-    threading.Thread(target=work, name="raykd-trial", daemon=True).start()
-    for report in iter(reports.get, None):
-        shares = job.sweep.sampler == "pbt"
-        _report(report, RunFolder.find(storage.absolute(_runs_folder(job)), name) if shares else None)
+    stop = threading.Event()
+    thread = threading.Thread(target=work, name="raykd-trial", daemon=True)
+    thread.start()
+    try:
+        for report in iter(reports.get, None):
+            shares = job.sweep.sampler == "pbt"
+            _report(report, RunFolder.find(_runs_folder(job), name) if shares else None)
+    finally:  # the scheduler ends a trial by SystemExit
+        stop.set()
+        thread.join()
     if errors:
         raise errors[0]
 
 
-def _work(job: SweepJob, name: str, tuned: Mapping[str, Any], checkpoint: tune.Checkpoint | None, reports: Reports) -> None:
+def _work(
+    job: SweepJob,
+    name: str,
+    tuned: Mapping[str, Any],
+    checkpoint: tune.Checkpoint | None,
+    reports: Reports,
+    stop: threading.Event,
+) -> None:
     try:
         config = _config(job, name, tuned)
         if checkpoint is not None:
             _take_over(config, checkpoint)
         found = RunFolder.find(config.output_dir, config.name)
-        with TrialProgress(_log_file(job, name)) as progress:
+        with TrialProgress(_log_file(job, name), stop) as progress:
             # Of a teacher that is trained here nothing is reported.
             ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
             progress.reports = reports
@@ -112,13 +125,18 @@ def _runs_folder(job: SweepJob) -> str:
     return Space(job.sweep, job.path).runs_folder
 
 
-class TrialProgress(Progress):
-    """Writes to a file what a run says, and puts its dev scores into `reports`."""
+class _Stopped(SystemExit):
+    """The scheduler ended the trial."""
 
-    def __init__(self, log: str | None) -> None:
+
+class TrialProgress(Progress):
+    """Writes to a file what a run says, and puts its dev scores into `reports`. The run ends where it next says something after
+    `stop` was set."""
+
+    def __init__(self, log: str | None, stop: threading.Event) -> None:
         self._log = open(log, "a", encoding="utf-8") if log else None  # noqa: SIM115 (closed with the progress)
         super().__init__(quiet=log is None, console=Console(file=self._log, width=160) if self._log else None)
-        self._steps = 0.0
+        self._steps, self._stop = 0.0, stop
         self.reports: Reports | None = None
 
     def __exit__(self, *error: Any) -> None:
@@ -137,6 +155,16 @@ class TrialProgress(Progress):
         super().phase(name, total, unit, done)
         if name == "training":
             self._steps = total or 0.0
+
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        """See `Progress.update`.
+
+        Raises:
+            _Stopped: the scheduler has ended the trial.
+        """
+        super().update(done, total, note)
+        if self._stop.is_set():
+            raise _Stopped
 
     def record(self, record: Mapping[str, Any]) -> None:
         """See `Progress.record`."""

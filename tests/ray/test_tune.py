@@ -1,4 +1,4 @@
-"""`python -m raykd.tune` on real trials: ordinary runs in Ray Tune, one page, MLflow's parent and children, kills and resumes."""
+"""`python -m raykd.tune` on real trials: ordinary runs in Ray Tune, one page, MLflow's parent and children, kills, resumes."""
 
 import json
 import os
@@ -116,7 +116,9 @@ def test_mlflow_has_a_parent_children_data_and_the_registered_best(folder: tuple
     assert [name for name, run in children.items() if run.data.tags.get("raykd.best") == "true"] == [best]
     (version,) = client.search_model_versions("name='best-student'")
     assert version.run_id == children[best].info.run_id
-    (data,) = children[best].inputs.dataset_inputs
+    inputs = children[best].inputs
+    assert inputs is not None
+    (data,) = inputs.dataset_inputs
     assert data.dataset.digest == next((root.parent / "cache" / "corpora").iterdir()).name
     assert str(root.parent.name) in data.dataset.source or "manifest" in data.dataset.source
     assert parent.data.metrics["best/dev_wer"] >= 0
@@ -140,9 +142,7 @@ def test_nothing_is_left_running(folder: tuple[Path, str]) -> None:
     raise AssertionError(f"CPUs are still held: {free}")
 
 
-def test_asha_stops_what_does_badly_and_says_so(
-    manifest: Path, lively_dir: Path, ray_local: None, tmp_path: Path
-) -> None:
+def test_asha_stops_what_does_badly_and_says_so(manifest: Path, lively_dir: Path, ray_local: None, tmp_path: Path) -> None:
     search = {"train.lr": [1e-5, 1e-4, 1e-3, 10.0]}
     path = sweep_file(tmp_path, manifest, lively_dir, search=search, asha={"grace": 0.25, "reduction": 2}, at_once=1)
     run_here("tune", path, folder=tmp_path)
@@ -166,9 +166,7 @@ def test_tpe_and_conditions(manifest: Path, lively_dir: Path, ray_local: None, t
         "objective.lambda_kl": {"uniform": [0.1, 1.0], "when": {"objective.recipe": "kd"}},
         "train.lr": {"loguniform": [1e-4, 1e-2]},
     }
-    path = sweep_file(
-        tmp_path, manifest, lively_dir, search=search, sampler="tpe", trials=3, fixed={"train.weight_decay": 0.1}
-    )
+    path = sweep_file(tmp_path, manifest, lively_dir, search=search, sampler="tpe", trials=3, fixed={"train.weight_decay": 0.1})
     run_here("tune", path, folder=tmp_path)
     found = trials(tmp_path / "swept")
     assert [trial["state"] for trial in found.values()] == ["finished"] * 3
@@ -244,11 +242,8 @@ def wait_for(driver: Any, condition: Any, seconds: float = 200) -> None:
 
 def kill_trial(driver: int) -> None:
     """Kill the process in which Ray Tune runs the trial."""
-    session = os.getpgid(driver)
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "ImplicitFunc" in line or "run_trial" in line:
-            if os.getsid(process.pid) == os.getsid(driver) or session:
-                process.kill()
-                return
+    for process in psutil.Process(driver).children(recursive=True):
+        if "ImplicitFunc" in " ".join(process.cmdline()):
+            process.kill()
+            return
     raise AssertionError("no trial is running")

@@ -192,10 +192,8 @@ def test_values_that_are_changed_while_training_stay_within_their_ranges() -> No
 
 def test_importance_is_the_share_of_the_variance_and_chance_is_told() -> None:
     rng = np.random.default_rng(0)
-    points = [
-        {"lr": float(10 ** rng.uniform(-5, -2)), "kind": str(rng.choice(["a", "b"])), "noise": float(rng.uniform())}
-        for _ in range(60)
-    ]
+    drawn = [(float(10 ** rng.uniform(-5, -2)), str(rng.choice(["a", "b"])), float(rng.uniform())) for _ in range(60)]
+    points = [{"lr": lr, "kind": kind, "noise": noise} for lr, kind, noise in drawn]
     rates = [0.1 * (math.log10(lr) + 3.5) ** 2 + 0.2 * (kind == "a") for lr, kind, _ in drawn]
     found = {one.key: one for one in importances(points, rates)}
     parabola = np.asarray([0.1 * (math.log10(lr) + 3.5) ** 2 for lr, _, _ in drawn])
