@@ -3,20 +3,18 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
-import torch
+from ray import cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raykd.data.stream import stream_steps
-from raykd.errors import RunError, UserError
+from raykd.errors import RunError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
-from raykd.training.mailbox import Mailbox, Sender, StoppedError
-from raykd.training.worker import TrainingJob, run_worker
+from raykd.training.mailbox import Mailbox
+from raykd.training.on_worker import on_worker
+from raykd.training.worker import TrainingJob
 
 _POLL_S = 0.3
 _COLLECTIVE_TIMEOUT_S = 3600
@@ -36,8 +34,12 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     """
     mailbox = Mailbox()
     trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"job": job, "mailbox": mailbox.address, "threads": resources.threads_per_worker},
+        on_worker,
+        train_loop_config={
+            "job": cloudpickle.dumps(job),
+            "mailbox": mailbox.address,
+            "threads": resources.threads_per_worker,
+        },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
@@ -78,33 +80,6 @@ def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
         trainer.fit()
     except BaseException as error:
         outcome.append(error)
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    """Runs on each worker."""
-    import ray.train
-
-    context = ray.train.get_context()
-    torch.set_num_threads(settings["threads"])
-    sender = Sender(settings["mailbox"])
-    if sender.stopped():
-        return
-    rank, world = context.get_world_rank(), context.get_world_size()
-    with suppress(StoppedError):
-        _run(settings["job"], rank, world, sender)
-
-
-def _run(job: TrainingJob, rank: int, world: int, sender: Sender) -> None:
-    import ray.train.torch
-
-    try:
-        run_worker(job, rank, world, ray.train.torch.get_device(), stream_steps, sender.send)
-    except UserError as error:
-        # Perhaps on this worker alone (a folder that its node does not have); the others only notice when it is gone.
-        sender.send({"kind": "stopped", "reason": str(error)})
-        raise
-    finally:
-        sender.flush()
 
 
 def _gpu(resources: Resources) -> dict[str, float]:
