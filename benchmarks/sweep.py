@@ -3,9 +3,9 @@
     python benchmarks/sweep.py [--config configs/sweep_demo_lr.yaml] [--steps 120] [--trials 8] [--out /tmp/sweep_benchmark]
 
 The sweep's config must have `teacher: {kind: cached}`; the separate runs have the same points with the teacher loaded, one
-after the other, as `python -m raykd.distill` in processes of their own, each with the whole machine. What both need
-beforehand (the demo's speech, the trained teacher) is made first and not counted; keeping the teacher's answers is the sweep's own cost and
-counted. Wall time, start-up and evaluation included; no trial is stopped early.
+after the other, as `python -m raykd.distill` in processes of their own, each with the whole machine. What both need beforehand
+(the demo's speech, the trained teacher) is made first and not counted; keeping the teacher's answers is the sweep's own cost
+and counted. Wall time, start-up and evaluation included; no trial is stopped early.
 """
 
 import argparse
