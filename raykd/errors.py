@@ -1,4 +1,6 @@
-"""The two exceptions whose message is all a user needs to see."""
+"""The two exceptions whose message is all a user needs to see. A message may hold what came from data: it is made fit to show."""
+
+from raykd.shown import shown
 
 
 class UserError(Exception):
@@ -7,9 +9,15 @@ class UserError(Exception):
     Commands print it without a traceback and exit with status 2 (`raykd.cli.run_command`).
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
+
 
 class RunError(Exception):
     """A run that could not go on. The message is one line: what happened, what is kept and how to go on.
 
     Commands print it without a traceback and exit with status 1.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))

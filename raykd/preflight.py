@@ -83,6 +83,8 @@ def check_sources(config: DataConfig, needs_text: bool = True) -> None:
         UserError: a source is not there or cannot be used, or a language is not known.
     """
     configured_language(config.language, "data.language")
+    for code in (config.mix.shares or {}) if config.mix else ():
+        configured_language(code, f"data.mix.shares.{code}")
     for source in with_speech_kinds(config).source:
         if isinstance(source, DemoSource):
             check_source(source)

@@ -15,6 +15,7 @@ from raykd.data.sources.recognise import with_kinds
 from raykd.errors import RunError, UserError
 from raykd.lease import Owner, leased
 from raykd.parts.outside import load_parts_file
+from raykd.shown import tree_without_secrets
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.mlflow import MlflowTracker, send_waiting
 from raykd.tracking.progress import Progress
@@ -298,7 +299,10 @@ def _config_of(run: RunFolder, kind: type[RunConfig]) -> RunConfig:
 def _note_changes(config: RunConfig, run: RunFolder, progress: Progress) -> None:
     """Say and record which keys are others than before: `eval_every`, for one, decides which checkpoint can win."""
     before = _config_of(run, type(config)).model_dump(mode="json")
-    changes = [f"{key} {new} instead of {old}" for key, old, new in _differences(before, config.model_dump(mode="json"))]
+    changes = [
+        f"{key} {new} instead of {old}"
+        for key, old, new in _differences(before, tree_without_secrets(config.model_dump(mode="json")))
+    ]
     if changes and not run.finished:
         steps = read_history(run.history_path).train
         text = f"resumed with {', '.join(changes)}"
@@ -316,7 +320,8 @@ def _fixed(config: RunConfig) -> dict[str, Any]:
         is_config = any(mark.is_model for mark in marks) and trained_by_raykd(value)
         return os.path.basename(value) if is_config else value
 
-    return mapped(config, kept).model_dump(mode="json", warnings=False)
+    fixed: dict[str, Any] = tree_without_secrets(mapped(config, kept).model_dump(mode="json", warnings=False))
+    return fixed
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

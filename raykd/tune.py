@@ -11,6 +11,7 @@ from raykd.config import Config
 from raykd.config.load import dump_yaml, parse, read_yaml
 from raykd.config.tune import SweepConfig
 from raykd.errors import RunError, UserError
+from raykd.shown import tree_without_secrets
 
 if TYPE_CHECKING:
     from raykd.tracking.parent_run import ParentRun
@@ -70,7 +71,7 @@ def _named(sweep: SweepConfig, resume: bool) -> SweepConfig:
     path = storage.join(sweep.output_dir, name, SWEEP)
     with storage.local_copy(storage.join(sweep.output_dir, name)) as folder:
         before = parse(SweepConfig, read_yaml(f"{folder}/{SWEEP}"), path).model_dump(mode="json", exclude=_FREE)
-    now = sweep.model_dump(mode="json", exclude=_FREE)
+    now = tree_without_secrets(sweep.model_dump(mode="json", exclude=_FREE))
     changed = [key for key in now if now[key] != before[key]]
     if changed:
         raise UserError(

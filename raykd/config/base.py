@@ -1,5 +1,6 @@
 """The base of every config section: frozen, typed, and closed to unknown keys; and what is said of a key beside its type."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -30,9 +31,18 @@ def trained_by_raykd(model: str) -> bool:
     return model.endswith((".yaml", ".yml"))
 
 
+_LARGEST_WHOLE = 2**63 - 1
+_LARGEST = 3.4028235e38
+_UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_LONGEST_NAME = 200
+"""Of what names a folder, in characters: file systems take 255 bytes, and numbers are added."""
+
+
 def _names_a_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"must be letters, digits, `.`, `_` and `-`, with a letter or digit first (got {name!r})")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"must be at most {_LONGEST_NAME} characters long (got {len(name)})")
     return name
 
 
@@ -55,8 +65,14 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
-        """Python counts True as 1; a user who writes `steps: true` made a mistake."""
+        """Python counts True as 1; a user who writes `steps: true` made a mistake. Nor is any number or text too strange to be
+        stored: float32, 64-bit integers, C's strings and terminals have their limits.
+        """
         for key, value in values.items() if isinstance(values, dict) else ():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                strange = _strange(item)
+                if strange:
+                    raise wrong(strange, key)
             if isinstance(value, bool) and key in cls.model_fields:
                 types = set(types_in(cls.model_fields[key].annotation))
                 if types & {int, float} and bool not in types:
@@ -67,6 +83,19 @@ class Section(BaseModel):
     def choices(cls) -> tuple[type["Section"], ...]:
         """The sections that may stand where this one is asked for: itself, or each part of a room (`parts.part`)."""
         return (cls,)
+
+
+def _strange(value: Any) -> str:
+    """Why a value cannot be any key's; empty where it may be."""
+    if isinstance(value, str) and (found := _UNPRINTED.search(value)):
+        return f"must not hold the character {found[0]!a}"
+    if isinstance(value, int) and abs(value) > _LARGEST_WHOLE:
+        return (
+            f"must be at most {_LARGEST_WHOLE} (got a number of {len(f'{float(min(abs(value), 10**300)):.0f}')} digits or more)"
+        )
+    if isinstance(value, float) and _LARGEST < abs(value) < math.inf:
+        return f"must be at most {_LARGEST:.3g}, the largest number of float32 (got {value:g})"
+    return ""
 
 
 def types_in(annotation: Any) -> Iterator[Any]:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raykd.config.base import Mark, Section, wrong
-from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
+from raykd.config.shorthand import ONE_OR_MORE, SourcePath, source_shorthand
 
 
 class ManifestSource(Section):
     """One row an utterance, in JSONL, CSV, TSV or Parquet; audio as a path (relative to the manifest) or as bytes."""
 
     kind: Literal["manifest"] = "manifest"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """File, folder of files or glob; local or any pyarrow filesystem (s3://, gs://)."""
 
 
@@ -21,7 +21,7 @@ class CommonVoiceSource(Section):
     """An unpacked Common Voice release: `train.tsv`, `dev.tsv`, `test.tsv` and `clips/`."""
 
     kind: Literal["common_voice"] = "common_voice"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Folder of one language; local or any pyarrow filesystem."""
     language: str | None = None
     """Overrides the `locale` column."""
@@ -37,7 +37,7 @@ class AudioFolderSource(Section):
     """A folder tree of audio files, each with its transcript beside it (`clip.txt`) or in a `metadata.csv`/`metadata.jsonl`."""
 
     kind: Literal["audio_folder"] = "audio_folder"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Folder; local or any pyarrow filesystem."""
     language: str | None = None
     """Of files that name none."""
@@ -47,7 +47,7 @@ class WebDatasetSource(Section):
     """WebDataset tars: members that share a stem make an utterance (`000.flac` + `000.txt` or `000.json`)."""
 
     kind: Literal["webdataset"] = "webdataset"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Tar, folder of tars or glob."""
     language: str | None = None
     """Of utterances that name none."""
@@ -105,7 +105,7 @@ class LabelsSource(Section):
     """Speech with the transcripts that a teacher gave it (`python -m raykd.label`); dev and test keep their gold texts."""
 
     kind: Literal["labels"] = "labels"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Folder of the labels."""
     text: Literal["teacher", "gold"] = "teacher"
     """gold: the gold text where there is one and the label passes the filter; the teacher's elsewhere."""
@@ -117,7 +117,7 @@ class AutoSource(Section):
     """A folder whose kind is told by what lies in it, when it is listed for the first time."""
 
     kind: Literal["auto"] = "auto"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Folder, local or on any pyarrow filesystem (s3://, gs://)."""
     language: str | None = None
     """As the kind has it, which must know the key."""
@@ -212,6 +212,12 @@ class DataConfig(Section):
     """Prepared corpora, demo speech and demo teachers are kept here, keyed by content; local or any pyarrow filesystem."""
     shard_utterances: Annotated[int, Mark.FREE] = Field(256, ge=1)
     """Utterances in one prepared shard."""
+
+    @model_validator(mode="after")
+    def _tests_are_no_training(self) -> "DataConfig":
+        if "train" in self.test_splits:
+            raise wrong("train is trained on and tells nothing of other speech; name a split that is not", "test_splits")
+        return self
 
     @model_validator(mode="after")
     def _some_duration_fits(self) -> "DataConfig":

@@ -12,6 +12,7 @@ from raykd.config.mistakes import got, mistakes
 from raykd.config.root import Config, MlmRunConfig, RunConfig
 from raykd.config.yaml_text import from_yaml, to_yaml
 from raykd.errors import UserError
+from raykd.shown import tree_without_secrets
 
 SectionT = TypeVar("SectionT", bound=Section)
 RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
@@ -145,8 +146,8 @@ def _mistakes_in(section: type[Section], tree: dict[str, Any]) -> list[tuple[str
 
 
 def dump_yaml(section: Section) -> str:
-    """The resolved section as YAML that `load_config` reads back."""
-    return to_yaml(section.model_dump(mode="json"))
+    """The resolved section as YAML that `load_config` reads back; secrets in addresses are `***`."""
+    return to_yaml(tree_without_secrets(section.model_dump(mode="json")))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

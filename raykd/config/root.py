@@ -49,7 +49,7 @@ class RunConfig(Section):
     """Name of the run and of its folder."""
     output_dir: Annotated[str, Mark.PATH, Mark.FREE] = "runs"
     """Local folder or any pyarrow filesystem (s3://, gs://); shared storage when the run has several nodes."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Of the order of the data, new weights and everything else that is drawn at random."""
     train: TrainConfig
     tracking: Annotated[TrackingConfig, Mark.FREE] = TrackingConfig()

@@ -1,9 +1,12 @@
 """Sources written as one string, for speech and text alike."""
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
+
+from raykd.config.base import Mark
 
 
 def source_shorthand(kind_of: Callable[[str], str]) -> BeforeValidator:
@@ -24,6 +27,19 @@ def source_shorthand(kind_of: Callable[[str], str]) -> BeforeValidator:
         return {"kind": kind_of(value), "path": value}
 
     return BeforeValidator(read)
+
+
+def _glob_is_whole(path: str) -> str:
+    for brackets in re.findall(r"\[[^\]]+\]", path):
+        try:
+            re.compile(brackets)
+        except re.error as error:
+            raise ValueError(f"{brackets} is no set of characters of a pattern ({error.msg}); correct the path") from None
+    return path
+
+
+SourcePath = Annotated[str, Mark.PATH, AfterValidator(_glob_is_whole)]
+"""A file, a folder or a glob."""
 
 
 def _one_or_more(value: Any) -> Any:

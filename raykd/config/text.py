@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from raykd.config.base import Mark, Section
-from raykd.config.shorthand import ONE_OR_MORE, source_shorthand
+from raykd.config.shorthand import ONE_OR_MORE, SourcePath, source_shorthand
 
 
 class TextFilesSource(Section):
     """Plain text, one text a line; files are read as streams and never unpacked to disk."""
 
     kind: Literal["files"] = "files"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """File, folder or glob of `.txt`, `.txt.gz` or `.txt.xz`; local or any pyarrow filesystem (s3://, gs://)."""
 
 
@@ -22,7 +22,7 @@ class TextParquetSource(Section):
     """A text column of Parquet files."""
 
     kind: Literal["parquet"] = "parquet"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """File, folder or glob; local or any pyarrow filesystem."""
     column: str = "text"
     """Each line of a value is a text."""
@@ -60,7 +60,7 @@ class AutoTextSource(Section):
     """A folder whose kind is told by what lies in it, when it is listed for the first time."""
 
     kind: Literal["auto"] = "auto"
-    path: Annotated[str, Mark.PATH]
+    path: SourcePath
     """Folder, local or on any pyarrow filesystem (s3://, gs://); a file or glob that no suffix tells is plain text."""
     name: str | None = None
     """As the kind has it, which must know the key."""

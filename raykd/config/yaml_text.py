@@ -38,7 +38,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node))
-        return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
+        try:
+            return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
+        except ValueError:  # Python's own limit of digits
+            problem = f"a whole number of {len(text)} digits"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -66,6 +70,10 @@ def from_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin}: {line}not valid YAML ({' '.join(str(error.problem or error.context).split())})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{origin}: not valid YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise UserError(f"{origin}: not valid YAML (lists or sections too deep within each other)") from None
+    except (ValueError, TypeError, OverflowError) as error:  # whatever a scalar or key may be that nobody foresaw
+        raise UserError(f"{origin}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
 
 
 def to_yaml(value: Any) -> str:

@@ -109,7 +109,10 @@ def _split_glob(path: str) -> tuple[str, re.Pattern[str] | None]:
     base, glob = location[: wild.start()], location[wild.start() :]
     tokens = re.findall(r"\*\*/|\*|\[[^\]]+\]|.", glob)
     pattern = "".join(_GLOB.get(token) or (token if len(token) > 1 else re.escape(token)) for token in tokens)
-    return (base or ".") + mark + query, re.compile(pattern)
+    try:
+        return (base or ".") + mark + query, re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"data.source: {path} is no pattern of files ({error.msg}); correct the path") from None
 
 
 _GLOB = {"**/": "(?:.*/)?", "*": "[^/]*"}

@@ -32,7 +32,8 @@ def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s
     """The card's text. `window_s`: longest piece of speech the student reads at once, in seconds; `experts`: languages that it
     has experts for.
     """
-    languages = list(metrics.student.per_language)
+    config = _harmless(config)
+    languages = _harmless(list(metrics.student.per_language))
     return TEMPLATES.get_template("card.md").render(
         name=name,
         front_matter=yaml.safe_dump(_front_matter(name, config, metrics), sort_keys=False, allow_unicode=True),
@@ -52,6 +53,15 @@ def render_card(name: str, config: Mapping[str, Any], metrics: Metrics, window_s
         window_s=window_s,
         experts=experts,
     )
+
+
+def _harmless(value: Any) -> Any:
+    """Texts that mean nothing to HTML or to a table of Markdown: names of data and models come from anywhere."""
+    if isinstance(value, str):
+        return " ".join(value.replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;").replace("`", "'").split("\n"))
+    if isinstance(value, Mapping):
+        return {key: _harmless(item) for key, item in value.items()}
+    return [_harmless(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _student(config: Mapping[str, Any]) -> Student:

@@ -20,6 +20,7 @@ from raykd.config import RunConfig
 from raykd.errors import UserError
 from raykd.models.experts import expert_languages
 from raykd.models.whisper import read_config
+from raykd.shown import tree_without_secrets, without_secrets
 from raykd.tracking.history import JsonLines, read_json_lines
 from raykd.tracking.metrics import package_versions
 from raykd.tracking.mlflow_model import log_whisper
@@ -66,7 +67,7 @@ class MlflowTracker:
         self._answering = False
         self._retry_at = 0.0
         self._warned = False
-        self._closing = False
+        self._closing = self._given_up = False
         self._sample_at = time.monotonic() + SYSTEM_METRICS_S
         self._monitor: Any = None
         self._started_ms = 0
@@ -111,7 +112,7 @@ class MlflowTracker:
             self._thread.join(0.1)
         self._keep(point for points in _drain(self._queue) for point in points)
         with self._lock:
-            if self._jobs and not self._spooled:
+            if self._jobs and not self._spooled and not self._given_up:
                 self._run.write_text(SPOOL, "")  # nothing but files waits
                 self._spooled = True
             self._spool.flush()
@@ -147,6 +148,8 @@ class MlflowTracker:
             return
 
     def _send(self, points: list[Point]) -> None:
+        if self._given_up:
+            return
         if not self._answering:
             self._keep(points)  # asking may take a while; a crash meanwhile must lose nothing
             points = []
@@ -158,6 +161,12 @@ class MlflowTracker:
             points = []
             self._run_jobs()
             self._sample_system()
+        except UserError as error:  # waiting will not help
+            self._given_up = True
+            with self._lock:
+                self._spool.clear()
+                self._spooled, self._jobs = False, []
+            self._say(f"MLflow: {error}; this run is not tracked, its metrics are in {self._run.history_path}")
         except Exception as error:  # any trouble with MLflow is a reason to wait, none to stop training
             self._keep(points)
             self._lost(error)
@@ -188,6 +197,9 @@ class MlflowTracker:
         if run_id is None:
             return None
         try:
+            if self._client.get_run(run_id).info.lifecycle_stage == "deleted":
+                self._say(f"MLflow: the run {run_id} was deleted; what comes now is in a new one")
+                return None
             self._client.update_run(run_id, status="RUNNING")
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -199,7 +211,7 @@ class MlflowTracker:
         from mlflow.tracking.context.registry import resolve_tags
 
         experiment = experiment_id(self._client, self._config.tracking.experiment)
-        tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": self._run.path} | self._tags
+        tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": without_secrets(self._run.path)} | self._tags
         if self._config.tracking.parent_run:
             tags["mlflow.parentRunId"] = self._config.tracking.parent_run
         return self._client.create_run(experiment, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
@@ -257,7 +269,7 @@ class MlflowTracker:
 
     def _keep(self, points: Any) -> None:
         records = [point._asdict() for point in points]
-        if not records:
+        if not records or self._given_up:
             return
         try:
             with self._lock:
@@ -289,7 +301,7 @@ class MlflowTracker:
     def _log_data(self, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        texts = (json.dumps(value, ensure_ascii=False) for value in (source, profile))
+        texts = (json.dumps(tree_without_secrets(value), ensure_ascii=False) for value in (source, profile))
         data = Dataset(name, digest, "raykd", next(texts), profile=next(texts))
         inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
         self._client.log_inputs(self._run_id, datasets=inputs)
@@ -324,7 +336,10 @@ def experiment_id(client: Any, name: str) -> str:
     if found is None:
         return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
     if found.lifecycle_stage == "deleted":
-        raise UserError(f"tracking.experiment: {name} was deleted in MLflow; restore it there or give another name")
+        raise UserError(
+            f"tracking.experiment: {name} was deleted in MLflow; restore it (mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}) or give another name"
+        )
     return str(found.experiment_id)
 
 
@@ -337,7 +352,7 @@ def tracking_uri(config: RunConfig) -> str:
 
 def ui_command(uri: str) -> str:
     """How a user looks at the runs of a store: its address, or the command that serves it."""
-    return uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}"
+    return without_secrets(uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}")
 
 
 def _drain(waiting: "queue.Queue[list[Point] | Job | None]") -> Iterator[list[Point]]:

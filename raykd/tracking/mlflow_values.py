@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from raykd.evaluation.measures import ON_REQUEST
+from raykd.shown import tree_without_secrets
 from raykd.tracking.metrics import Metrics, ModelMetrics
 
 MAX_PARAM = 6000
@@ -39,7 +40,10 @@ class Point(NamedTuple):
 
 def flat_params(tree: Mapping[str, Any]) -> dict[str, str]:
     """A resolved config with dotted keys (`train.lr`, `data.source.0.kind`); lists of plain values stay one value."""
-    return {key: value[: MAX_PARAM - 3] + "..." if len(value) > MAX_PARAM else value for key, value in _flatten(tree, "")}
+    return {
+        key: value[: MAX_PARAM - 3] + "..." if len(value) > MAX_PARAM else value
+        for key, value in _flatten(tree_without_secrets(tree), "")
+    }
 
 
 def points_of_record(record: Mapping[str, Any]) -> list[Point]:

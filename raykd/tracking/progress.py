@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from raykd.evaluation.measures import HEADINGS
+from raykd.shown import shown
 from raykd.tracking.table import format_measure, format_number
 
 
@@ -54,7 +55,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the live one."""
         if not self._quiet:
-            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+            self._console.print(shown(text), soft_wrap=True, highlight=False, markup=False)
 
     def show(self, table: Table | str) -> None:
         """Print a table, or a line, above the live one."""

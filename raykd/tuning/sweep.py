@@ -107,18 +107,27 @@ def _tried(sweep: SweepConfig, space: Space, config: Config, folder: str, resume
         environment={key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT)},
     )
     with Board(total) as board:
-        Seen(space, record, board, parent, sweep.keep)
+        Seen(space, record, board, sweep.keep)
         board.say(f"sweep: {total} trials, {at_once} at once, in {folder}")
         try:
             _tuner(sweep, space, job, points, at_once, folder, resume).fit()
             left = total - sum(trial.state in ENDED for trial in record.trials.values())
             if left:
                 raise RunError(f"{folder}: {left} of {total} trials are not done; --resume goes on with them")
+            if parent is not None:
+                _end_children(parent, record)
         except BaseException as error:
             if parent is not None:
                 parent.finish({}, {}, "KILLED" if isinstance(error, RunError | KeyboardInterrupt) else "FAILED")
             raise
     return record
+
+
+def _end_children(parent: ParentRun, record: Record) -> None:
+    """Of trials that came to no end of their own; their processes, which may have said something else, are gone now."""
+    for trial in record.trials.values():
+        if trial.run and trial.state != "finished":
+            parent.end_child(trial.folder, trial.state, "KILLED" if trial.state == "stopped" else "FAILED")
 
 
 def _params(sweep: SweepConfig) -> Mapping[str, str]:

@@ -6,7 +6,6 @@ from typing import Any
 from ray.tune import Callback
 
 from raykd import storage
-from raykd.tracking.parent_run import ParentRun
 from raykd.tracking.run_folder import RunFolder
 from raykd.tuning.board import Board
 from raykd.tuning.record import ENDED, Record, State, Trial, best_wer
@@ -21,8 +20,8 @@ _SEEN: dict[str, "Seen"] = {}
 class Seen:
     """A sweep as it goes on in this process."""
 
-    def __init__(self, space: Space, record: Record, board: Board, parent: ParentRun | None, keep: int) -> None:
-        self.space, self.record, self.board, self.parent = space, record, board, parent
+    def __init__(self, space: Space, record: Record, board: Board, keep: int) -> None:
+        self.space, self.record, self.board = space, record, board
         self._keep, self._looked = keep, 0.0
         _SEEN[record.folder] = self
 
@@ -47,8 +46,6 @@ class Seen:
             return
         self._find(trial)
         trial.ends(state, reason)
-        if trial.run and self.parent is not None and state != "finished":
-            self.parent.end_child(trial.folder, state, "KILLED" if state == "stopped" else "FAILED")
         self._make_room()
         self.record.write()
         self.board.ended(trial)

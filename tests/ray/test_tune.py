@@ -100,7 +100,7 @@ def test_only_the_best_keep_their_weights_and_the_best_config_runs(folder: tuple
     assert (best, config.train.lr) == ("trial-000", 1e-3)
     assert (config.cluster.share, config.tracking.parent_run, config.output_dir) == (None, None, "runs")
     page = (root / "report.html").read_text()
-    assert page.count("<svg") >= 3
+    assert page.count("<svg") >= 2
     assert "came to no end" in page
 
 
