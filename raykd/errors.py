@@ -1,4 +1,4 @@
-"""The two exceptions whose message is all a user needs to see. A message may hold what came from data: it is made fit to show."""
+"""The two exceptions whose message is all a user needs to see. It may hold what came from data, and is made fit to show."""
 
 from raykd.shown import shown
 

@@ -9,12 +9,45 @@ from raykd.config.base import Mark, Section, wrong
 from raykd.config.shorthand import ONE_OR_MORE, SourcePath, source_shorthand
 
 
+class Columns(Section):
+    """Which columns of a manifest hold what, where they have names that are not known."""
+
+    audio: str | None = None
+    """Path or bytes of the audio."""
+    text: str | None = None
+    """The transcript."""
+    language: str | None = None
+    id: str | None = None
+    """A name of the utterance that stays."""
+    split: str | None = None
+    recording: str | None = None
+    """What belongs together: a recording or a speaker."""
+    start: str | None = None
+    """Where the utterance begins in its file."""
+    end: str | None = None
+    """Where it ends."""
+    duration: str | None = None
+    """Its length, for rows with a start and no end."""
+    time_unit: Literal["s", "ms", "samples"] = "s"
+    """Of start, end and duration."""
+    rate: int | None = Field(None, ge=1)
+    """Samples a second of `time_unit: samples`."""
+
+    @model_validator(mode="after")
+    def _samples_have_a_rate(self) -> "Columns":
+        if self.time_unit == "samples" and self.rate is None:
+            raise wrong("required with time_unit: samples", "rate")
+        return self
+
+
 class ManifestSource(Section):
     """One row an utterance, in JSONL, CSV, TSV or Parquet; audio as a path (relative to the manifest) or as bytes."""
 
     kind: Literal["manifest"] = "manifest"
     path: SourcePath
     """File, folder of files or glob; local or any pyarrow filesystem (s3://, gs://)."""
+    columns: Columns = Columns()
+    """Columns with other names than the known ones."""
 
 
 class CommonVoiceSource(Section):
@@ -135,7 +168,7 @@ _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 
 
 def _kind_of(path: str) -> str:
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = PurePosixPath(path.lower().removesuffix(".gz")).suffix
     if suffix in _MANIFEST_SUFFIXES:
         return "manifest"
     return "webdataset" if suffix in {".tar", ".tgz"} or path.endswith(".tar.gz") else "auto"
@@ -199,6 +232,9 @@ class DataConfig(Section):
     """Longer ones are rejected, and those longer than the model's window."""
     min_characters: int = Field(1, ge=1)
     """Letters and digits in a transcript; those with fewer are rejected."""
+    markers: Literal["remove", "reject", "keep"] = "remove"
+    """What becomes of what stands in transcripts and was not spoken: Whisper's special tokens and timestamps, `[noise]`,
+    `(laughter)`, `<unk>`; `<COMMA>` and the like become punctuation. reject: the whole row."""
     max_label_tokens: int = Field(448, ge=8)
     """Longest label sequence, prefix and end included; also bounded by the model's positions."""
     max_reject_share: Annotated[float, Mark.FREE] = Field(0.05, ge=0, le=1)

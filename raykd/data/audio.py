@@ -1,10 +1,14 @@
-"""Encoded audio of any common kind in, mono float32 at 16 kHz out.
+"""Encoded audio of any common kind in, mono float32 at 16 kHz out. What libsndfile does not read (MP4, WebM, AAC ...) is
+decoded with PyAV where that is installed (`pip install 'raykd[audio]'`), and named otherwise.
 
 Shapes: S samples over time, C channels.
 """
 
+import importlib.util
 import io
+import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -12,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from raykd.data.containers import check_container, container_of, with_length
 from raykd.data.files import connect
 from raykd.data.format import SAMPLE_RATE
 from raykd.errors import UserError
@@ -27,9 +32,16 @@ _WHOLE = 0.95
 _MAX_DECLARED_BYTES = 0x7FF0_0000
 """Streaming writers put placeholders from here up into a WAV header instead of a length."""
 _BLOCK_SAMPLES = 1 << 20
+_FLOAT_SCALES = (2.0**15, 2.0**23, 2.0**31)
+"""Full scale of whole numbers of 16, 24 and 32 bits: programs write them as floats without dividing."""
+_LOUDEST = 8.0
+"""Floats up to here are loud (18 dB over full scale); beyond, they are whole numbers in disguise."""
+_CANCELLED = 0.1
+"""Channels whose mean has less than this share of the loudest one's power cancel each other: one of them is turned round."""
 _ROUNDED_S = 0.05
 """A file as long as its part, to so much, is the part: it was cut out already."""
-_REMOTE_BYTES = 8 << 20
+_AT_ONCE_BYTES = 8 << 20
+"""Files of less are read whole, and looked at: a header may not tell the truth."""
 
 
 class AudioError(Exception):
@@ -77,12 +89,12 @@ def read_samples(row: Mapping[str, Any], max_seconds: float | None = None) -> np
         return decode_audio(row["audio"], max_seconds)
     part = None if row.get("start_s") is None else (row["start_s"], row["duration_s"])
     with _open_path(row["path"]) as stream:
-        if not is_remote(row["path"]):
+        if not is_remote(row["path"]) and os.fstat(stream.fileno()).st_size > _AT_ONCE_BYTES:
             return _decode(stream, max_seconds, part)
         # One request fetches a whole clip; soundfile's small steps would each be a request.
         try:
-            start = stream.read(_REMOTE_BYTES)
-            if len(start) < _REMOTE_BYTES:
+            start = stream.read(_AT_ONCE_BYTES)
+            if len(start) < _AT_ONCE_BYTES:
                 return decode_audio(start, max_seconds, part)
             stream.seek(0)
         except OSError:
@@ -100,7 +112,11 @@ def decode_audio(encoded: bytes, max_seconds: float | None = None, part: Part | 
             end of its recording", or "too long (over N s)" when `max_seconds` is given, which is told from the header before
             anything is decoded.
     """
-    return _decode(io.BytesIO(encoded), max_seconds, part)
+    try:
+        check_container(encoded)
+    except ValueError as error:
+        raise AudioError(str(error)) from None
+    return _decode(io.BytesIO(with_length(encoded)), max_seconds, part)
 
 
 def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> np.ndarray:
@@ -119,7 +135,8 @@ def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> n
                 samples_S = _read_part(file, part, max_seconds)
                 truncated = len(samples_S) < _WHOLE * int(part[1] * rate)
     except (soundfile.SoundFileError, OSError, MemoryError):
-        raise AudioError("unreadable audio") from None
+        stream.seek(0)
+        samples_S, rate, truncated = *_decode_otherwise(stream.read(), max_seconds, part), False
     if truncated:
         raise AudioError("truncated audio")
     if rate != SAMPLE_RATE:
@@ -129,6 +146,12 @@ def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> n
     lowest, highest = float(samples_S.min()), float(samples_S.max())
     if not np.isfinite(lowest + highest):
         raise AudioError("non-finite samples")
+    peak = max(-lowest, highest)
+    if peak > _LOUDEST:
+        scale = next((scale for scale in _FLOAT_SCALES if peak <= 1.01 * scale), None)
+        if scale is None:
+            raise AudioError("samples of no known scale")
+        samples_S, lowest, highest = samples_S / np.float32(scale), lowest / scale, highest / scale
     if (highest - lowest) / 2 < SILENCE_PEAK:
         raise AudioError("silent audio")
     return samples_S
@@ -146,7 +169,7 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float | None) -> np.ndarr
         block_SC = file.read(min(file.frames - n_frames, at_once), dtype="float32", always_2d=True)
         if not len(block_SC):
             break
-        blocks_S.append(block_SC[:, 0] if file.channels == 1 else block_SC.mean(axis=1))
+        blocks_S.append(_mono(block_SC))
         n_frames += len(block_SC)
         if limit is not None and n_frames > limit:
             raise AudioError(f"too long (over {max_seconds:g} s)")
@@ -175,7 +198,53 @@ def _read_part(file: soundfile.SoundFile, part: Part, max_seconds: float | None)
     samples_SC = file.read(length, dtype="float32", always_2d=True)
     if not len(samples_SC):
         raise AudioError("part beyond the end of its recording")
-    return samples_SC.mean(axis=1) if file.channels > 1 else samples_SC[:, 0]
+    return _mono(samples_SC)
+
+
+def _mono(samples_SC: np.ndarray) -> np.ndarray:
+    """The mean of the channels; of channels that cancel each other the loudest."""
+    if samples_SC.shape[1] == 1:
+        return samples_SC[:, 0]
+    mean_S = samples_SC.mean(axis=1)
+    power_C = np.square(samples_SC).mean(axis=0)
+    if np.square(mean_S).mean() < _CANCELLED**2 * power_C.max():
+        return samples_SC[:, int(power_C.argmax())]
+    return mean_S
+
+
+def _decode_otherwise(encoded: bytes, max_seconds: float | None, part: Part | None) -> tuple[np.ndarray, int]:
+    """samples_S and their rate of what libsndfile does not know, with PyAV.
+
+    Raises:
+        AudioError: it is not known there either, or PyAV is not installed.
+    """
+    if importlib.util.find_spec("av") is None:
+        kind = container_of(encoded)
+        raise AudioError(f"{kind} needs PyAV: pip install 'raykd[audio]'" if kind else "unreadable audio")
+    import av
+
+    blocks_S: list[np.ndarray] = []
+    try:
+        with av.open(io.BytesIO(encoded), "r") as container:
+            if not container.streams.audio:
+                raise AudioError("no audio in the file")
+            resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+            limit = None if max_seconds is None else max_seconds + (part[0] + part[1] if part else 0)
+            n_samples = 0
+            for frame in container.decode(audio=0):
+                for resampled in resampler.resample(frame):
+                    blocks_S.append(resampled.to_ndarray()[0])
+                    n_samples += len(blocks_S[-1])
+                if limit is not None and n_samples > limit * SAMPLE_RATE:
+                    raise AudioError(f"too long (over {max_seconds:g} s)")
+    except (av.FFmpegError, ValueError, IndexError, MemoryError, OSError):
+        raise AudioError("unreadable audio") from None
+    samples_S = np.concatenate(blocks_S) if blocks_S else np.zeros(0, np.float32)
+    if part is not None and abs(len(samples_S) / SAMPLE_RATE - part[1]) > _ROUNDED_S:
+        samples_S = samples_S[round(part[0] * SAMPLE_RATE) : round((part[0] + part[1]) * SAMPLE_RATE)]
+        if not len(samples_S):
+            raise AudioError("part beyond the end of its recording")
+    return samples_S, SAMPLE_RATE
 
 
 def _knows_length(file: soundfile.SoundFile) -> bool:
@@ -187,7 +256,7 @@ def _is_truncated(file: soundfile.SoundFile, n_frames: int) -> bool:
     if _knows_length(file) and n_frames < _WHOLE * file.frames:
         return True
     # libsndfile mends the length of a cut WAV and leaves a note of it.
-    note = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    note = re.search(r"^\s*(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     return note is not None and int(note[1]) < _MAX_DECLARED_BYTES and int(note[2]) < _WHOLE * int(note[1])
 
 
@@ -196,6 +265,8 @@ def _open_path(path: str | None) -> BinaryIO:
         raise AudioError("no audio")
     try:
         filesystem, inner = connect(path)
+        if not is_remote(path) and not stat.S_ISREG(os.stat(inner).st_mode) and not os.path.isdir(inner):
+            raise AudioError("no regular file")  # reading from a pipe or a device may never end
         # Python's own file is the faster one below soundfile, which reads in small steps.
         return filesystem.open_input_file(inner) if is_remote(path) else open(inner, "rb")
     except (FileNotFoundError, IsADirectoryError):

@@ -16,7 +16,8 @@ from raykd.config.data import DataConfig
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, file_sizes, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
-from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, check_rejects, count_reasons
+from raykd.data.leaks import same_recordings, same_sentences
+from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, SAME_RECORDING, check_rejects, count_reasons
 from raykd.data.shards import INDEX_FIELDS, OUTCOME_SCHEMA, ShardMaker
 from raykd.data.sources import all_parts
 from raykd.data.sources.dataset import dataset_of
@@ -26,7 +27,7 @@ from raykd.data.splits import assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 
-PIPELINE_VERSION = 3
+PIPELINE_VERSION = 4
 """Raised when the same config and data would give another corpus, so that old ones are not taken for it."""
 _KEY_FIELDS = {
     "source",
@@ -37,6 +38,7 @@ _KEY_FIELDS = {
     "min_duration_s",
     "max_duration_s",
     "min_characters",
+    "markers",
     "max_label_tokens",
 }
 INDEX_COLUMNS = [name for name, _ in INDEX_FIELDS]
@@ -158,6 +160,7 @@ def commit(
         "hours": _hours(index),
         "rejects": reasons,
         "splits": _count_splits(index),
+        "warnings": [str(leak) for leak in same_sentences(*(index.column(name).to_pylist() for name in ("text", "split")))],
         "pad_id": encoder.pad_id,
         "n_mels": speech_format.n_mels,
         "window_frames": speech_format.window_frames,
@@ -172,7 +175,7 @@ def commit(
 def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     """The index and the rejects, each sorted by id, of rows in the order of the sources.
 
-    Of usable rows with the same id the first one is kept.
+    Of usable rows with the same id the first one is kept; a recording that is in dev or test as well is not trained on.
     """
     ordered = outcomes.append_column("order", pa.array(np.arange(outcomes.num_rows)))
     ordered = ordered.sort_by([("id", "ascending"), ("order", "ascending")])
@@ -180,15 +183,25 @@ def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     usable = ordered.filter(pc.invert(is_rejected))
     again = np.zeros(usable.num_rows, bool)
     again[1:] = pc.equal(usable.column("id")[1:], usable.column("id")[:-1]).to_numpy()
-    duplicates = usable.filter(pa.array(again))
-    reasons = pa.array([DUPLICATE_ID] * duplicates.num_rows, pa.string())
-    duplicates = duplicates.set_column(duplicates.column_names.index("reason"), "reason", reasons)
-    rejected = pa.concat_tables([ordered.filter(is_rejected), duplicates])
+    duplicates, usable = usable.filter(pa.array(again)), usable.filter(pa.array(~again))
+    ids, languages, splits = (usable.column(name).to_pylist() for name in ("id", "language", "split"))
+    assigned = assign_splits(ids, languages, splits, config)
+    usable = usable.set_column(usable.column_names.index("split"), "split", pa.array(assigned, pa.string()))
+    leaked = same_recordings(usable.column("sound").to_pylist(), list(assigned))
+    rejected = pa.concat_tables(
+        [
+            ordered.filter(is_rejected),
+            _with_reason(duplicates, DUPLICATE_ID),
+            _with_reason(usable.filter(pa.array(leaked)), SAME_RECORDING),
+        ]
+    )
     rejected = rejected.sort_by([("id", "ascending"), ("order", "ascending")]).select(REJECT_COLUMNS)
-    index = usable.filter(pa.array(~again)).select(INDEX_COLUMNS)
-    ids, languages, splits = (index.column(name).to_pylist() for name in ("id", "language", "split"))
-    assigned = pa.array(assign_splits(ids, languages, splits, config), pa.string())
-    return index.set_column(INDEX_COLUMNS.index("split"), "split", assigned), rejected
+    return usable.filter(pa.array(~leaked)).select(INDEX_COLUMNS), rejected
+
+
+def _with_reason(rows: pa.Table, reason: str) -> pa.Table:
+    reasons = pa.array([reason] * rows.num_rows, pa.string())
+    return rows.set_column(rows.column_names.index("reason"), "reason", reasons)
 
 
 def _count_splits(index: pa.Table) -> dict[str, Any]:

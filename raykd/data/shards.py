@@ -18,6 +18,7 @@ from raykd.data import rejects
 from raykd.data.audio import AudioError, read_samples
 from raykd.data.corpus import SHARD_SCHEMA
 from raykd.data.format import SAMPLE_RATE, SpeechFormat
+from raykd.data.markers import without_markers
 from raykd.data.mel import log_mel
 from raykd.data.rejects import RejectedError
 from raykd.data.text import LabelEncoder, clean
@@ -33,6 +34,7 @@ INDEX_FIELDS = (
     ("duration_s", pa.float64()),
     ("n_frames", pa.int32()),
     ("n_tokens", pa.int32()),
+    ("sound", pa.string()),
     ("shard", pa.string()),
     ("row", pa.int32()),
 )
@@ -52,6 +54,8 @@ _FASTEST_CHARACTERS_PER_S = 40.0
 _SLACK_S = 0.5
 _SLOWEST_CHARACTERS_PER_S = 0.5
 _PAUSE_S = 5.0
+_MOST_CHARACTERS = 20_000
+"""Of a transcript before it is looked at: none of 30 s of speech has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ class ShardMaker:
         except Exception as error:  # a row that nobody foresaw must not end a job of millions
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             return outcome | {"reason": rejects.NOT_PROCESSED, "detail": detail}, None
-        return outcome | record | {"n_tokens": len(record["tokens"]) - 1}, pa.RecordBatch.from_pylist([record], SHARD_SCHEMA)
+        sound = hashlib.blake2b(record["mel"], digest_size=8).hexdigest()
+        outcome |= record | {"n_tokens": len(record["tokens"]) - 1, "sound": sound}
+        return outcome, pa.RecordBatch.from_pylist([record], SHARD_SCHEMA)
 
     def prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The values of `corpus.SHARD_SCHEMA` of a source row.
@@ -121,7 +127,7 @@ class ShardMaker:
             raise RejectedError(row["problem"])
         samples_S = self._samples(row)
         duration_s = len(samples_S) / SAMPLE_RATE
-        text = clean(row["text"])
+        text = self._text(row["text"] or "")
         language = row["language"]
         if language not in self.encoder.languages:
             raise RejectedError(rejects.UNKNOWN_LANGUAGE, str(language))
@@ -140,6 +146,18 @@ class ShardMaker:
             "tokens": tokens,
             "n_prompt": 0,
         }
+
+    def _text(self, text: str) -> str:
+        """The transcript in one spelling, without what was not spoken."""
+        if len(text) > _MOST_CHARACTERS:
+            raise RejectedError(rejects.TEXT_TOO_LONG, f"{len(text)} characters, limit {_MOST_CHARACTERS}")
+        text = clean(text)
+        if self.config.markers == "keep":
+            return text
+        spoken = without_markers(text)
+        if self.config.markers == "reject" and spoken != text:
+            raise RejectedError(rejects.MARKERS, text[:100])
+        return spoken
 
     def _tokens(self, text: str, language: str, duration_s: float) -> list[int]:
         """Label ids of a transcript that can be that of so much speech."""

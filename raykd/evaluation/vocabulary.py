@@ -82,7 +82,7 @@ def _normalized(text: str, name: str, normalize: Normalizer) -> set[str]:
         return set(text.translate({ord(letter): normalize(letter) or " " for letter in set(text)}).split())
     known: set[str] = set()
     words = sorted(set(text.translate(_BRACKETS).split()))
-    separator = f" {_APART} " if name == "whisper-english" else " "
+    separator = f" {_APART} " if name in {"whisper-english", "english-apostrophes"} else " "
     for begin in range(0, len(words), _CHUNK):
         known.update(normalize(separator.join(words[begin : begin + _CHUNK])).split())
     return known - {_APART}

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
     from raykd.training.mailbox import Sender
 
 
+PLACED = "placed"
+"""Kind of the record that says which placement group the workers stand in."""
+
+
 def on_worker(settings: dict[str, Any]) -> None:
     """Train until the plan is done, or the driver wants it to stop. `settings`: the pickled job, the mailbox's address, and the
     threads to compute with.
     """
     import ray.train
+    import ray.util
     import torch
     from ray import cloudpickle
 
@@ -25,6 +30,9 @@ def on_worker(settings: dict[str, Any]) -> None:
     if sender.stopped():
         return
     context = ray.train.get_context()
+    group = ray.util.get_current_placement_group()
+    if group is not None and context.get_world_rank() == 0:
+        sender.send({"kind": PLACED, "group": group.id.hex()})
     try:
         _train(cloudpickle.loads(settings["job"]), context.get_world_rank(), context.get_world_size(), sender)
     except StoppedError:

@@ -4,20 +4,25 @@ import threading
 import time
 from collections.abc import Callable
 
-from ray import cloudpickle
+from ray import PlacementGroupID, cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
+from raykd import storage
 from raykd.errors import RunError
 from raykd.storage import filesystem_of, is_remote
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.mailbox import Mailbox
-from raykd.training.on_worker import on_worker
+from raykd.training.on_worker import PLACED, on_worker
 from raykd.training.worker import TrainingJob
 
 _POLL_S = 0.3
 _COLLECTIVE_TIMEOUT_S = 3600
+_GROUP = "placement_group"
+"""File with the id of the group of bundles that the workers stand in."""
 _STOPPED_WITHIN_S = 60.0
 """Longest wait for workers that were told to stop."""
 
@@ -32,6 +37,7 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     Raises:
         RunError: a worker reported that it must stop, or failed too often.
     """
+    _remove_left_over(storage_path)
     mailbox = Mailbox()
     trainer = TorchTrainer(
         on_worker,
@@ -59,7 +65,10 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
         while True:
             finished = not thread.is_alive()
             for record in mailbox.records():
-                on_record(record)
+                if record["kind"] == PLACED:
+                    storage.write_text(storage.join(storage_path, _GROUP), record["group"])
+                else:
+                    on_record(record)
             if finished:
                 break
             thread.join(_POLL_S)
@@ -73,6 +82,21 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
         raise RunError(mailbox.stopped)
     if outcome:
         raise RunError(_first_cause(outcome[0])) from outcome[0]
+
+
+def _remove_left_over(storage_path: str) -> None:
+    """Remove the placement group of the run's last workers, if it is still there.
+
+    Ray keeps it for as long as the job lives, also when the process that started them was killed, such as a trial of a sweep.
+    The run that goes on in its place would wait for the cores it holds for ever.
+    """
+    note = storage.join(storage_path, _GROUP)
+    if not storage.exists(note):
+        return
+    group = storage.read_bytes(note).decode()
+    if placement_group_table().get(group, {}).get("state", "REMOVED") != "REMOVED":
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+    storage.delete_file(note)
 
 
 def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:

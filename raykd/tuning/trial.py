@@ -4,6 +4,7 @@ import json
 import math
 import os
 import queue
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ came to no end."""
 END = 99.9
 """The last percent: schedulers decide at 25, 50, 75 and the like, and not about a trial that has ended."""
 _DONOR, _WEIGHTS, _HISTORY = "donor.json", "checkpoint", "history.jsonl"
-Reports = queue.SimpleQueue[dict[str, Any] | None]
+Reports = queue.SimpleQueue[tuple[dict[str, Any], str | None] | None]
+"""What is reported, and the folder of what others may go on from."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,8 @@ def run_trial(tuned: dict[str, Any], job: SweepJob) -> None:
     thread = threading.Thread(target=work, name="raykd-trial", daemon=True)
     thread.start()
     try:
-        for report in iter(reports.get, None):
-            shares = job.sweep.sampler == "pbt"
-            _report(report, RunFolder.find(_runs_folder(job), name) if shares else None)
+        for report, folder in iter(reports.get, None):
+            _report(report, folder)
     finally:  # the scheduler ends a trial by SystemExit
         stop.set()
         thread.join()
@@ -105,12 +106,13 @@ def _work(
             # Of a teacher that is trained here nothing is reported.
             ensure_models(config, lambda teacher, resume: distil(teacher, resume, progress), progress)
             progress.reports = reports
+            progress.shared = config if job.sweep.sampler == "pbt" else None
             run = distil(config, found is not None, progress)
     except (UserError, RunError) as error:  # trying again would end the same way
-        reports.put({WER: math.inf, AT: END, FAILED: str(error).splitlines()[0]})
+        reports.put(({WER: math.inf, AT: END, FAILED: str(error).splitlines()[0]}, None))
         return
     best = best_wer(read_history(run.history_path))
-    reports.put({WER: math.inf if best is None else best, AT: END})
+    reports.put(({WER: math.inf if best is None else best, AT: END}, None))
 
 
 def _config(job: SweepJob, name: str, tuned: Mapping[str, Any]) -> Config:
@@ -119,10 +121,6 @@ def _config(job: SweepJob, name: str, tuned: Mapping[str, Any]) -> Config:
     tracking = config.tracking.model_copy(update={"parent_run": job.parent_run, "log_model": False})
     cluster = config.cluster.model_copy(update={"share": job.share})
     return with_absolute_paths(with_kinds(config.model_copy(update={"tracking": tracking, "cluster": cluster})))
-
-
-def _runs_folder(job: SweepJob) -> str:
-    return Space(job.sweep, job.path).runs_folder
 
 
 class _Stopped(SystemExit):
@@ -138,6 +136,8 @@ class TrialProgress(Progress):
         super().__init__(quiet=log is None, console=Console(file=self._log, width=160) if self._log else None)
         self._steps, self._stop = 0.0, stop
         self.reports: Reports | None = None
+        self.shared: Config | None = None
+        """Of a run that others may go on from."""
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -171,7 +171,9 @@ class TrialProgress(Progress):
         super().record(record)
         if self.reports is not None and record["kind"] == "eval" and record["split"] == "dev":
             at = min(END, 100.0 * record["step"] / max(self._steps, record["step"], 1))
-            self.reports.put({WER: record["wer"], AT: at, STEP: record["step"]})
+            # Now: while its score is being told a checkpoint is not pruned.
+            folder = _shared(self.shared, record["step"]) if self.shared is not None else None
+            self.reports.put(({WER: record["wer"], AT: at, STEP: record["step"]}, folder))
 
 
 def _log_file(job: SweepJob, name: str) -> str | None:
@@ -186,18 +188,27 @@ def _log_file(job: SweepJob, name: str) -> str | None:
 # ---------------------------------------------------------------------------------------------- population based training
 
 
-def _report(report: dict[str, Any], run: RunFolder | None) -> None:
-    """Tell the scheduler; with the checkpoint of that step where other trials may go on from it."""
-    path = path_of(run.checkpoints_dir, report[STEP]) if run is not None and STEP in report else None
-    if run is None or path is None or not storage.exists(storage.join(path, "state.json")):
-        tune.report(report)
-        return
-    with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
-        for name in storage.list_dir(path):
-            storage.write_bytes(f"{folder}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
-        storage.write_bytes(f"{folder}/{_HISTORY}", storage.read_bytes(run.history_path))
-        storage.write_text(f"{folder}/{_DONOR}", json.dumps({"run": run.path, "step": report[STEP]}))
-        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+def _shared(config: Config, step: int) -> str | None:
+    """A folder with the training so far: the checkpoint of that step, the history, and where they come from."""
+    run = RunFolder.find(config.output_dir, config.name)
+    path = path_of(run.checkpoints_dir, step) if run is not None else None
+    if run is None or path is None or not storage.exists(path):
+        return None
+    folder = tempfile.mkdtemp(prefix="raykd-")
+    for name in storage.list_dir(path):
+        storage.write_bytes(f"{folder}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
+    storage.write_bytes(f"{folder}/{_HISTORY}", storage.read_bytes(run.history_path))
+    storage.write_text(f"{folder}/{_DONOR}", json.dumps({"run": run.path, "step": step}))
+    return folder
+
+
+def _report(report: dict[str, Any], folder: str | None) -> None:
+    """Tell the scheduler, with what others may go on from."""
+    try:
+        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder) if folder else None)
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take_over(config: Config, checkpoint: tune.Checkpoint) -> None:

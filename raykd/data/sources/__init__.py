@@ -5,7 +5,8 @@ A row that cannot be used is passed on with its `problem`; only a source that ca
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -29,7 +30,7 @@ from raykd.data.sources.manifest import manifest_parts
 from raykd.data.sources.part import Part
 from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.sources.webdataset import webdataset_parts
-from raykd.data.utterances import tables
+from raykd.data.utterances import OWN_SPLITS, UNCLEAR_SPLIT, split_name, tables
 from raykd.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,9 +77,24 @@ def source_parts(source: Source, config: DataConfig, prefix: str = "", needs_tex
         UserError: the source cannot be used.
     """
     try:
-        return _parts(source, config, prefix, needs_text)
+        return [NamedSplits(part, (*OWN_SPLITS, *config.test_splits)) for part in _parts(source, config, prefix, needs_text)]
     except OSError as error:  # a bucket that does not answer, a file that went away
         raise read_error("data.source" if isinstance(source, DemoSource) else source.path, error) from None
+
+
+@dataclass(frozen=True)
+class NamedSplits:
+    """The rows of a part with our names of their splits; those of `own` keep theirs."""
+
+    part: Part
+    own: tuple[str, ...]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """See `Part`."""
+        for row in self.part.rows():
+            named = split_name(row["split"], self.own) if row["split"] else None
+            unclear = row["split"] is not None and named is None
+            yield {**row, "split": named, "problem": row["problem"] or (UNCLEAR_SPLIT if unclear else None)}
 
 
 def read_part(part: Part) -> Iterator[pa.Table]:
@@ -89,7 +105,7 @@ def read_part(part: Part) -> Iterator[pa.Table]:
 def _parts(source: Source, config: DataConfig, prefix: str, needs_text: bool) -> list[Part]:
     language = configured_language(config.language, "data.language")
     if isinstance(source, ManifestSource):
-        return manifest_parts(source.path, prefix, language, needs_text)
+        return manifest_parts(source.path, prefix, language, needs_text, source.columns)
     if isinstance(source, LabelsSource):
         return _labelled(source, prefix)
     if isinstance(source, DemoSource):

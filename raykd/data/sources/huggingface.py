@@ -18,7 +18,7 @@ from raykd.data.files import SourceFile, child, connect, list_files, read_error,
 from raykd.data.sources.parquet_manifest import language_names, parquet_parts
 from raykd.data.sources.part import Part
 from raykd.data.sources.text_manifest import require_columns
-from raykd.data.utterances import TEXT_COLUMNS, Origin, split_name, utterance
+from raykd.data.utterances import TEXT_COLUMNS, Origin, utterance
 from raykd.errors import UserError
 from raykd.storage import exists, is_remote, read_bytes
 
@@ -78,9 +78,11 @@ def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | No
     Raises:
         UserError: no such dataset, configuration or revision, the hub cannot be reached, or a column is missing.
     """
+    # A local folder by its whole path: ids are relative to it, from wherever the command was started.
+    root = child(source.path, "") if exists(source.path) else source.path
     origin = Origin(
-        source.path,
-        source.path,
+        root,
+        root,
         prefix,
         language,
         id_columns=(),
@@ -108,7 +110,7 @@ def _saved_parts(path: str, origin: Origin) -> list[Part]:
         except (OSError, pa.ArrowException) as error:
             raise read_error(file.path, error) from None
         require_columns(file.path, schema.names, origin)
-        own = replace(origin, root=file.root, folder=file.folder, split=split_name(split) if split else None)
+        own = replace(origin, root=file.root, folder=file.folder, split=split or None)
         parts.append(ArrowPart(file, replace(own, language_names=language_names(schema, own))))
     return parts
 
@@ -148,7 +150,7 @@ def _builder_parts(builder: "DatasetBuilder", origin: Origin) -> list[Part]:
         for split in sorted(files_of_split):
             for path in files_of_split[split]:
                 file = SourceFile(path, root, relative_to(root, path), "")
-                files.append((file, replace(origin, root=root, folder=file.folder, split=split_name(str(split)))))
+                files.append((file, replace(origin, root=root, folder=file.folder, split=str(split))))
         return parquet_parts(files)
     parts: list[Part] = []
     for split, dataset in sorted(builder.as_streaming_dataset().items()):
@@ -166,5 +168,5 @@ def _stream_parts(dataset: "IterableDataset", split: str, origin: Origin) -> lis
         if isinstance(dataset.features[origin.audio_columns[0]], Audio):
             dataset = dataset.cast_column(origin.audio_columns[0], Audio(decode=False))
     n_shards = dataset.num_shards
-    own = replace(origin, split=split_name(split))
+    own = replace(origin, split=split)
     return [StreamPart(dataset.shard(n_shards, index), f"{split}/{index:05d}", own) for index in range(n_shards)]

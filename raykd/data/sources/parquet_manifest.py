@@ -58,10 +58,23 @@ class ParquetPart:
             for batch in parquet.iter_batches(_READ_ROWS, row_groups=[self.row_group], columns=list(self.columns)):
                 begin, end = max(self.start - passed, 0), min(self.start + self.n_rows - passed, len(batch))
                 if begin < end:
-                    yield from batch.slice(begin, end - begin).to_pylist()
+                    yield from _rows(batch.slice(begin, end - begin))
                 passed += len(batch)
                 if passed >= self.start + self.n_rows:
                     return
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a batch; bytes in a text that are not UTF-8 stand as surrogates, for `utterance` to find."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        texts = [name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if pa.types.is_string(kind)]
+        for name in texts:
+            batch = batch.set_column(batch.schema.get_field_index(name), name, batch.column(name).cast(pa.binary()))
+        for row in batch.to_pylist():
+            decoded = {name: row[name].decode("utf-8", "surrogateescape") for name in texts if row[name] is not None}
+            yield {**row, **decoded}
 
 
 def parquet_parts(files: list[tuple[SourceFile, Origin]]) -> list[Part]:

@@ -18,7 +18,7 @@ from raykd.errors import UserError
 from raykd.storage import filesystem_of
 
 ConfigT = TypeVar("ConfigT", bound=Section)
-_MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet")
+_MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".tsv.gz")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _SPLITS = {"train", "dev", "validation", "valid", "test"}
 

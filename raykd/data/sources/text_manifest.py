@@ -4,10 +4,16 @@ The driver walks once over the file to cut it at row boundaries; the parts are p
 millions of rows costs the driver a list of offsets.
 """
 
+import codecs
 import csv
+import gzip
 import io
+import itertools
 import json
-from collections.abc import Iterator
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +24,37 @@ from raykd.data.sources.part import PART_ROWS, Part
 from raykd.data.utterances import NOT_JSON, Origin, utterance
 from raykd.errors import UserError
 
+csv.field_size_limit(1 << 30)
+Stream = io.BufferedReader | io.BytesIO
 _SAMPLE_ROWS = 20
+_MOST_LINES = 100
+"""Lines that a quoted field may go over."""
+_BUFFER = 1 << 20
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+class Lines:
+    """Lines of a stream, which can be given back, and the offset behind the last one taken."""
+
+    def __init__(self, stream: io.BufferedReader | io.BytesIO) -> None:
+        self._stream = stream
+        self._back: list[bytes] = []
+        self.offset = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self._back.pop() if self._back else self._stream.readline()
+        if not line:
+            raise StopIteration
+        self.offset += len(line)
+        return line
+
+    def back(self, lines: Sequence[bytes]) -> None:
+        """Give back the last lines taken, in their order."""
+        self._back += reversed(lines)
+        self.offset -= sum(map(len, lines))
 
 
 @dataclass(frozen=True)
@@ -28,11 +64,47 @@ class Dialect:
     columns: tuple[str, ...]
     delimiter: str
 
-    def records(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Fields of each record. Tab-separated files have no quoting, as in Common Voice: a quote is a letter there."""
-        if self.delimiter == "\t":
-            return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return csv.reader(lines, delimiter=self.delimiter)
+    def records(self, lines: Lines) -> Iterator[list[str]]:
+        """Fields of each record, none for an empty line.
+
+        Where quotes do not pair up, or more stands behind the closing one, they are letters: a quotation in a transcript must
+        not swallow the rows after it. In a tab-separated file only a field that is quoted as a whole is, and a line is a
+        record.
+        """
+        for line in lines:
+            text = _decoded(line).rstrip("\r\n")
+            if not text.strip():
+                yield []
+            elif self.delimiter == "\t":
+                yield [_unquoted(field) for field in text.split("\t")]
+            elif text.count('"') % 2 == 0:
+                yield self._fields(text) or self._as_they_are(text)
+            else:
+                yield self._over_lines(text, lines) or self._as_they_are(text)
+
+    def _fields(self, text: str) -> list[str] | None:
+        try:
+            (record,) = csv.reader(io.StringIO(text), delimiter=self.delimiter, strict=True)
+        except (csv.Error, ValueError):
+            return None
+        return record
+
+    def _as_they_are(self, text: str) -> list[str]:
+        return text.split(self.delimiter)
+
+    def _over_lines(self, text: str, lines: Lines) -> list[str] | None:
+        """A record whose quoted field goes over several lines; None: it does not, and only one line was taken."""
+        taken: list[bytes] = []
+        for line in itertools.islice(lines, _MOST_LINES):
+            taken.append(line)
+            text += "\n" + _decoded(line).rstrip("\r\n")
+            if text.count('"') % 2 == 0:
+                record = self._fields(text)
+                if record is not None and len(record) == len(self.columns):
+                    return record
+                break
+        lines.back(taken)
+        return None
 
 
 @dataclass(frozen=True)
@@ -50,12 +122,12 @@ class TextPart:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Utterance rows of the range."""
-        with _open(self.file) as stream:
+        with _open(self.file)[0] as stream:
             stream.seek(self.offset)
-            lines = io.BytesIO(stream.read(self.n_bytes))
+            lines = Lines(io.BytesIO(stream.read(self.n_bytes)))
         yield from self._json_rows(lines) if self.dialect is None else self._delimited_rows(lines, self.dialect)
 
-    def _json_rows(self, lines: io.BytesIO) -> Iterator[dict[str, Any]]:
+    def _json_rows(self, lines: Lines) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, self.first_line):
             if not line.strip():
                 continue
@@ -63,8 +135,8 @@ class TextPart:
             problem = None if fields is not None else NOT_JSON
             yield self._utterance(fields or {}, number, problem)
 
-    def _delimited_rows(self, lines: io.BytesIO, dialect: Dialect) -> Iterator[dict[str, Any]]:
-        for number, record in enumerate(dialect.records(_decoded(lines)), self.first_line):
+    def _delimited_rows(self, lines: Lines, dialect: Dialect) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(dialect.records(lines), self.first_line):
             if not record:
                 continue
             problem = None if len(record) <= len(dialect.columns) else "more fields than columns"
@@ -75,30 +147,41 @@ class TextPart:
 
 
 def text_parts(file: SourceFile, origin: Origin) -> list[Part]:
-    """A text manifest cut into parts of `PART_ROWS` rows.
+    """A text manifest cut into parts of `PART_ROWS` rows; one that is compressed, in UTF-16 or with the line ends of old Macs
+    is one part, because it is read from its start.
 
     Raises:
         UserError: the file cannot be read, is not what its name says, or has no column for audio or for text.
     """
     try:
-        with _open(file) as stream:
-            if file.name.lower().endswith((".csv", ".tsv")):
-                return _delimited_parts(TextPart(file, origin, 0, 0, 2), stream)
-            return _json_parts(TextPart(file, origin, 0, 0, 1), stream)
-    except (OSError, pa.ArrowException) as error:
+        stream, rewritten = _open(file)
+        most = sys.maxsize if rewritten else PART_ROWS
+        with stream:
+            if _bare(file.name).endswith((".csv", ".tsv")):
+                return _delimited_parts(TextPart(file, origin, 0, 0, 2), stream, most)
+            return _json_parts(TextPart(file, origin, 0, 0, 1), stream, most)
+    except (OSError, EOFError, UnicodeError, zlib.error, pa.ArrowException) as error:
         raise read_error(file.path, error) from None
 
 
 def require_columns(path: str, columns: list[str], origin: Origin) -> None:
     """Raises a UserError when no column can hold audio, or none the transcript where it is needed."""
+    missing = [theirs for theirs, _ in origin.renamed if theirs not in columns]
+    if missing:
+        raise UserError(
+            f"{path}: no column {missing[0]}, which data.source.columns names (columns found: {', '.join(columns)})"
+        )
+    named = {ours for _, ours in origin.renamed}
     for what, known in (("audio", origin.audio_columns), ("transcript", origin.text_columns)):
+        if named & set(known):
+            continue
         if not set(known) & set(columns) and (what == "audio" or origin.needs_text):
             found = ", ".join(columns) or "none"
             wanted = f"name it {known[0]}" if len(known) == 1 else f"name it one of {', '.join(known)}"
             raise UserError(f"{path}: no {what} column; {wanted} (columns found: {found})")
 
 
-def _json_parts(empty: TextPart, stream: io.BufferedReader) -> list[Part]:
+def _json_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
     columns: dict[str, None] = {}
     sampled = 0
     for line in stream:
@@ -117,51 +200,50 @@ def _json_parts(empty: TextPart, stream: io.BufferedReader) -> list[Part]:
         raise UserError(f"{empty.file.path}: not JSONL; write one JSON object a line")
     require_columns(empty.file.path, list(columns), empty.origin)
     stream.seek(0)
-    counter = _Lines(stream)
-    return _cut(empty, counter, iter(counter))
+    counter = Lines(stream)
+    return _cut(empty, counter, iter(counter), most)
 
 
-def _delimited_parts(empty: TextPart, stream: io.BufferedReader) -> list[Part]:
-    counter = _Lines(stream)
-    header = next(counter, b"").decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
-    delimiter = "\t" if empty.file.name.lower().endswith(".tsv") else max(",;\t", key=header.count)
-    names = next(Dialect((), delimiter).records(iter([header])), [])
-    dialect = Dialect(tuple(name.strip() for name in names), delimiter)
-    require_columns(empty.file.path, list(dialect.columns), empty.origin)
-    try:
-        parts = _cut(replace(empty, dialect=dialect, offset=counter.offset), counter, dialect.records(_decoded(counter)))
-    except csv.Error as error:
-        raise UserError(f"{empty.file.path}: not readable as CSV ({error}); look for an unbalanced quote") from None
+def _delimited_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
+    counter = Lines(stream)
+    header = _header(counter)
+    delimiter, first = _delimiter(empty.file.name, header), empty.first_line
+    if header.lower().startswith("sep="):  # how some spreadsheets say it
+        delimiter, first, header = header[4:5] or delimiter, first + 1, _header(counter)
+    names = next(Dialect((), delimiter).records(Lines(io.BytesIO(header.encode("utf-8", "surrogateescape")))), [])
+    columns = tuple(_column(name.strip(), empty.origin) for name in names)
+    dialect = Dialect(columns, delimiter)
+    require_columns(empty.file.path, list(columns), empty.origin)
+    begin = replace(empty, dialect=dialect, offset=counter.offset, first_line=first)
+    parts = _cut(begin, counter, dialect.records(counter), most)
     if not parts:
         raise UserError(f"{empty.file.path}: has a header but no rows; give a manifest with one utterance a row")
     return parts
 
 
-class _Lines:
-    """Lines of a stream, and the offset behind the last one taken."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream = stream
-        self.offset = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        line = self._stream.readline()
-        if not line:
-            raise StopIteration
-        self.offset += len(line)
-        return line
+def _header(lines: Lines) -> str:
+    return next(lines, b"").decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
 
 
-def _cut(empty: TextPart, counter: _Lines, records: Iterator[Any]) -> list[Part]:
-    """Parts of `PART_ROWS` records; a reader of records takes whole records, so the counter then stands at a boundary."""
+def _delimiter(name: str, header: str) -> str:
+    if _bare(name).endswith(".tsv") and "\t" in header:
+        return "\t"
+    return max(",;\t|", key=header.count)
+
+
+def _column(name: str, origin: Origin) -> str:
+    """A column's name as it is known: people write `Audio Path` and `SENTENCE`."""
+    plain = re.sub(r"[\s-]+", "_", name.lower())
+    return plain if not origin.known([name]) and origin.known([plain]) else name
+
+
+def _cut(empty: TextPart, counter: Lines, records: Iterator[Any], most: int) -> list[Part]:
+    """Parts of `most` records; a reader of records takes whole records, so the counter then stands at a boundary."""
     parts: list[Part] = []
     offset, first = empty.offset, empty.first_line
     number = first
     for number, _ in enumerate(records, empty.first_line + 1):
-        if number - first == PART_ROWS:
+        if number - first == most:
             parts.append(replace(empty, offset=offset, n_bytes=counter.offset - offset, first_line=first))
             offset, first = counter.offset, number
     if number > first:
@@ -169,13 +251,35 @@ def _cut(empty: TextPart, counter: _Lines, records: Iterator[Any]) -> list[Part]
     return parts
 
 
-def _open(file: SourceFile) -> io.BufferedReader:
+def _open(file: SourceFile) -> tuple[Stream, bool]:
+    """The file as UTF-8 with lines that end in a newline, and whether it had to be rewritten for that."""
     filesystem, inner = connect(file.path)
-    return io.BufferedReader(filesystem.open_input_file(inner), 1 << 20)
+    stream = io.BufferedReader(filesystem.open_input_file(inner), _BUFFER)
+    head = stream.peek(_BUFFER)[:_BUFFER]
+    compressed = file.name.lower().endswith(".gz")
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    old_mac = b"\r" in head and b"\n" not in head
+    if not (compressed or wide or old_mac):
+        return stream, False
+    with stream:
+        data = stream.read()
+    data = gzip.decompress(data) if compressed else data
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16").encode("utf-8")
+    return io.BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), True
 
 
-def _decoded(lines: Iterator[bytes] | io.BytesIO | _Lines) -> Iterator[str]:
-    return (line.decode("utf-8", "surrogateescape") for line in lines)
+def _bare(name: str) -> str:
+    return name.lower().removesuffix(".gz")
+
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _unquoted(field: str) -> str:
+    """A field that is quoted as a whole, without its quotes."""
+    return field.strip()[1:-1].replace('""', '"') if _QUOTED.fullmatch(field.strip()) else field
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:

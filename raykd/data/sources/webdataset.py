@@ -1,11 +1,11 @@
-"""WebDataset tars: neighbouring members that share a stem make an utterance (`000.flac`, `000.txt` and/or `000.json`)."""
+"""WebDataset tars: members that share a stem make an utterance (`000.flac`, `000.txt` and/or `000.json`)."""
 
 import json
 import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,6 +18,12 @@ from raykd.data.utterances import NOT_JSON, NOT_UTF8, TEXT_COLUMNS, Origin, spli
 # Columns for what the members hold, named so that no key of a `.json` is taken for them.
 _ID, _AUDIO, _TRANSCRIPT = "<stem>", "<audio>", "<txt>"
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_LARGEST = 256 << 20
+"""Bytes of a member that is read: hours of speech in any format."""
+_WAITING = 512 << 20
+"""Bytes of members that wait for the rest of their utterance."""
+TOO_LARGE = "larger than an utterance can be"
+Member = tuple[str, str, bytes | None]
 
 
 @dataclass(frozen=True)
@@ -31,22 +37,53 @@ class TarPart:
         """Utterance rows; a tar that breaks off ends with a row that says so."""
         shard = re.sub(r"\.(tar|tar\.gz|tgz)$", "", self.file.name, flags=re.IGNORECASE)
         try:
-            for stem, members in groupby(self._members(), key=lambda member: member[0]):
-                fields, problem = _fields([(extension, data) for _, extension, data in members])
+            for stem, members in _together(self._members(), self.origin.needs_text):
+                fields, problem = _fields(members)
                 yield utterance({**fields, _ID: f"{shard}/{stem}"}, shard, self.origin, problem)
         except (tarfile.TarError, EOFError, zlib.error):
             yield utterance({}, self.file.name, self.origin, "unreadable rest of a tar")
 
-    def _members(self) -> Iterator[tuple[str, str, bytes]]:
-        """(stem, extension, content) of the files in the tar; the extension starts at the first dot of the base name."""
+    def _members(self) -> Iterator[Member]:
+        """(stem, extension, content) of the files in the tar; the extension starts at the first dot of the base name. A file
+        of more than `_LARGEST` has no content.
+        """
         filesystem, inner = connect(self.file.path)
         with filesystem.open_input_stream(inner, compression=None) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
             for member in tar:
                 folder, base = posixpath.split(member.name)
                 stem, _, extension = base.partition(".")
-                content = tar.extractfile(member) if member.isfile() and stem else None
-                if content is not None:
-                    yield posixpath.join(folder, stem).removeprefix("./"), extension.lower(), content.read()
+                if not member.isfile() or not stem:
+                    continue
+                content = tar.extractfile(member) if member.size <= _LARGEST else None
+                name = posixpath.join(folder, stem).removeprefix("./")
+                yield name, extension.lower(), content.read() if content is not None else None
+
+
+def _together(members: Iterator[Member], needs_text: bool) -> Iterator[tuple[str, list[tuple[str, bytes | None]]]]:
+    """Members by their stem. Those that lie side by side and are an utterance go at once; others wait for the rest of them,
+    which may lie anywhere in the tar, as long as no more than `_WAITING` bytes do.
+    """
+    waiting: dict[str, list[tuple[str, bytes | None]]] = {}
+    n_bytes = 0
+    for stem, group in groupby(members, key=lambda member: member[0]):
+        found = [(extension, data) for _, extension, data in group]
+        whole = waiting.pop(stem, []) + found
+        if _is_whole([extension for extension, _ in whole], needs_text):
+            n_bytes -= sum(len(data or b"") for _, data in whole[: len(whole) - len(found)])
+            yield stem, whole
+            continue
+        waiting[stem] = whole
+        n_bytes += sum(len(data or b"") for _, data in found)
+        while n_bytes > _WAITING:
+            first = next(iter(waiting))
+            n_bytes -= sum(len(data or b"") for _, data in waiting[first])
+            yield first, waiting.pop(first)
+    yield from waiting.items()
+
+
+def _is_whole(extensions: Collection[str], needs_text: bool) -> bool:
+    audio = any(f".{extension.rpartition('.')[2]}" in AUDIO_SUFFIXES for extension in extensions)
+    return audio and (not needs_text or bool({"txt", "json"} & set(extensions)))
 
 
 def webdataset_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
@@ -75,12 +112,14 @@ def _origin(file: SourceFile, prefix: str, language: str | None, needs_text: boo
     )
 
 
-def _fields(members: list[tuple[str, bytes]]) -> tuple[dict[str, Any], str | None]:
+def _fields(members: list[tuple[str, bytes | None]]) -> tuple[dict[str, Any], str | None]:
     """Columns of an utterance from its members, and what is wrong with them. A `.txt` counts before the text in a `.json`."""
     fields: dict[str, Any] = {}
     problem = None
     for extension, data in members:
-        if extension == "json":
+        if data is None:
+            problem = TOO_LARGE
+        elif extension == "json":
             try:
                 loaded = json.loads(data)
             except (ValueError, RecursionError):
