@@ -17,9 +17,11 @@ class Columns(Section):
     text: str | None = None
     """The transcript."""
     language: str | None = None
+    """The language."""
     id: str | None = None
     """A name of the utterance that stays."""
     split: str | None = None
+    """The split."""
     recording: str | None = None
     """What belongs together: a recording or a speaker."""
     start: str | None = None

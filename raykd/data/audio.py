@@ -202,13 +202,13 @@ def _read_part(file: soundfile.SoundFile, part: Part, max_seconds: float | None)
 
 
 def _mono(samples_SC: np.ndarray) -> np.ndarray:
-    """The mean of the channels; of channels that cancel each other the loudest."""
+    """The mean of the channels; of channels that cancel each other the first of the loudest."""
     if samples_SC.shape[1] == 1:
         return samples_SC[:, 0]
     mean_S = samples_SC.mean(axis=1)
     power_C = np.square(samples_SC).mean(axis=0)
     if np.square(mean_S).mean() < _CANCELLED**2 * power_C.max():
-        return samples_SC[:, int(power_C.argmax())]
+        return samples_SC[:, int((power_C > 0.9 * power_C.max()).argmax())]
     return mean_S
 
 

@@ -80,7 +80,7 @@ def basic_with_marks(text: str, split_letters: bool = False) -> str:
     text = re.sub(r"[<\[][^>\]]*[>\]]", "", text.lower())
     text = re.sub(r"\(([^)]+?)\)", "", text)
     text = _OPTIONAL.sub("", unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)))
-    text = "".join(_shown(character) for character in text)
+    text = "".join(_shown(character) for character in text).lower()
     return " ".join(regex.findall(r"\X", text)) if split_letters else text
 
 

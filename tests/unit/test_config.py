@@ -197,7 +197,9 @@ REFUSED = {
         "data.source.hour: unknown key; did you mean data.source.hours? "
         "known here: held_out_words, hours, kind, kinds, languages, seed"
     ),
-    "data.source=[demo, {path: a.csv, text: t}]": "data.source[1].text: unknown key; known here: kind, path",
+    "data.source=[demo, {path: a.csv, text: t}]": (
+        "data.source[1].text: unknown key; did you mean data.source.columns.text? known here: columns, kind, path"
+    ),
     "objective={recipe: kd, lambda_k: 1}": (
         "objective.lambda_k: unknown key; did you mean objective.lambda_kl? "
         "known here: label_smoothing, lambda_ce, lambda_kl, recipe, temperature"

@@ -1,16 +1,19 @@
 """Normalisers: chosen by language, named, and the ones Whisper publishes."""
 
 import pytest
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from raykd.evaluation.normalize import UNSPACED_LANGUAGES, NormalizerChoice, normalizer_for
+from raykd.evaluation.normalize import UNSPACED_LANGUAGES, NormalizerChoice, basic_with_marks, normalizer_for
 
 
 @pytest.mark.parametrize(
     ("choice", "language", "name"),
     [
-        ("auto", "en", "whisper-english"),
+        ("auto", "en", "english-apostrophes"),
         ("auto", "cs", "whisper-basic"),
-        ("auto", "th", "whisper-basic-letters"),
+        ("auto", "th", "basic-marks-letters"),
+        ("auto", "uk", "basic-marks"),
+        ("basic", "hi", "whisper-basic"),
         ("basic", "en", "whisper-basic"),
         ("basic", "zh", "whisper-basic-letters"),
         ("english", "cs", "whisper-english"),
@@ -31,7 +34,14 @@ def test_the_name_says_which_normaliser_was_used(choice: NormalizerChoice, langu
         ("auto", "en", "We won't go", "we will not go"),
         ("auto", "zh", "你好，世界 2024", "你 好 世 界 2 0 2 4"),
         ("auto", "ja", "ガギグ", "ガ ギ グ"),
-        ("auto", "uk", "П'ять — п’ять", "п ять п ять"),
+        ("auto", "uk", "П'ять — п’ять пʼять п＇ять", "п ять п ять п ять п ять"),
+        ("auto", "hi", "की कि", "की कि"),
+        ("auto", "ta", "பால், பல்!", "பால் பல்"),
+        ("auto", "th", "ปี", "ปี"),
+        ("auto", "ar", "كِتَاب", "كتاب"),
+        ("auto", "he", "שָׁלוֹם", "שלום"),
+        ("auto", "en", "don’t", "do not"),
+        ("basic", "hi", "की", "क"),
         ("none", "cs", " Dobrý  den,\nsvěte! ", "Dobrý den, světe!"),
         ("auto", "cs", "...", ""),
     ],
@@ -49,3 +59,17 @@ def test_english_spelling_map_needs_no_tokenizer_folder() -> None:
 def test_unspaced_scripts_are_split_into_letters(language: str) -> None:
     text = {"zh": "天气", "yue": "天氣", "ja": "天気", "th": "กขค", "lo": "ກຂຄ", "my": "ကခဂ", "km": "កខគ"}[language]
     assert normalizer_for("auto", language)[1](text).split() == list(text)
+
+
+def test_with_marks_kept_all_else_is_as_whisper_has_it() -> None:
+    texts = [
+        "Příliš žluťoučký kůň! (ano) [ne] <unk> 12,5 %",
+        "L'été à Zürich — 3 €; naïve “quotes” … ½ ﬁn",
+        "Ελληνικά, русский язык; №5",
+        "你好，世界！ガギグ 2024",
+        "a_b-c/d\\e~f^g|h",
+        "TITLE Case ÀÉÎ ß",
+    ]
+    whisper = BasicTextNormalizer()
+    for text in texts:
+        assert " ".join(basic_with_marks(text).split()) == " ".join(whisper(text).split())

@@ -320,7 +320,6 @@ def test_a_manifest_on_another_filesystem(tmp_path: Path) -> None:
         ("a.csv", "audio,words\na.wav,a\n", "no transcript column"),
         ("a.csv", "audio,text\n", "no rows"),
         ("a.csv", "", "no audio column"),
-        ("a.csv", 'audio,text\na.wav,"' + 200_000 * "x", "unbalanced quote"),
         ("a.parquet", "PAR1", "not a Parquet file"),
     ],
 )
@@ -499,8 +498,9 @@ def test_webdataset_bad_members(tmp_path: Path) -> None:
         "4.txt": b"\xe9",
     }
     write_tar(tmp_path / "a.tar", members)
-    problems = [row["problem"] for row in read(str(tmp_path / "a.tar"), language="en")]
-    assert problems == ["no audio", "no transcript", "no audio", "not valid JSON", "not UTF-8 text"]
+    problems = {row["id"]: row["problem"] for row in read(str(tmp_path / "a.tar"), language="en")}
+    told = ["no audio", "no transcript", "no audio", "not valid JSON", "not UTF-8 text"]
+    assert problems == {f"a/{number}": problem for number, problem in enumerate(told)}
 
 
 def test_a_tar_that_breaks_off_ends_with_a_problem(tmp_path: Path) -> None:

@@ -49,18 +49,31 @@ def test_splits_have_one_name_each() -> None:
         "test_ood": "test_ood",
     }
     assert {name: split_name(name) for name in names} == names
-    assert split_name("test-clean") == "test-clean"
+    around = {
+        "test-clean": "test",
+        "test_clean": "test",
+        "validation.clean": "dev",
+        "dev-other": "dev",
+        "train_clean_100": "train",
+        "Test2": "test",
+        "asr_eval": "test",
+    }
+    assert {name: split_name(name) for name in around} == around
+    assert split_name("test-clean", ("test-clean",)) == "test-clean", "one that the config asks for stays"
     assert split_name("trainer") == "trainer"
+    assert split_name("latest") == "latest"
+    assert split_name("train_test") is None
 
 
 def test_splits_in_names_of_files() -> None:
     names = {
         "train.jsonl": "train",
         "test_ood-00001.parquet": "test_ood",
-        "cs/validation-00000-of-00012.parquet": "dev",
-        "valid/000.tar": "dev",
+        "cs/validation-00000-of-00012.parquet": "validation",
+        "valid/000.tar": "valid",
         "train-000.tar.gz": "train",
-        "my_test_results.csv": None,
+        "my_test_results.csv": "my_test_results",
+        "LibriSpeech/test-clean/1.flac": "test-clean",
         "manifest.jsonl": None,
         "000123.tar": None,
     }
@@ -161,5 +174,5 @@ def test_values_of_any_type_make_a_row(tmp_path: Path) -> None:
         fields = dict.fromkeys(("id", "audio", "text", "language", "duration", "split", "offset"), odd)
         (table,) = tables([utterance(fields, "here", origin)])
         assert table.column("problem")[0].as_py() is not None
-        assert re.fullmatch(r"here|3|-1\.5|\N{REPLACEMENT CHARACTER}", table.column("id")[0].as_py())
+        assert re.fullmatch(r"here|3|-1\.5|x|\N{REPLACEMENT CHARACTER}", table.column("id")[0].as_py())
         assert isinstance(table, pa.Table)
