@@ -170,7 +170,7 @@ def _tuner(
             search_alg=_searcher(sweep, space),
             trial_name_creator=Names(folder),
             trial_dirname_creator=_dirname,
-            reuse_actors=True,
+            reuse_actors=sweep.sampler != "pbt",  # a paused trial whose process another one took is never run again
         ),
         run_config=tune.RunConfig(
             name=_TUNE,
