@@ -15,6 +15,7 @@ from raykd.config.base import Mark, marked
 from raykd.config.training import TrackingConfig
 from raykd.data.corpus import REJECTS_FILE, WORDS_FILE, Corpus
 from raykd.data.format import SpeechFormat
+from raykd.data.look import look_at, warnings_of
 from raykd.data.pack_corpus import packed_corpus
 from raykd.data.prepare import prepare_corpus
 from raykd.errors import UserError
@@ -77,6 +78,7 @@ def forecast(config: Config, progress: Progress) -> str:
     """
     wanted = storage.absolute(storage.join(config.output_dir, config.name))
     with _looked_at(config, progress) as distillation:
+        progress.say(distillation.look())
         return distillation.forecast(wanted)
 
 
@@ -232,6 +234,8 @@ def _prepare(config: Config, run: RunFolder, wanted: SpeechFormat, progress: Pro
     if "dev" not in corpus.splits:
         advice = "raise data.dev_share above 0" if config.data.dev_share == 0 else "give a language three training rows or more"
         raise UserError(f"data.source: there are no dev utterances to choose the best checkpoint by; {advice}")
+    for warning in warnings_of(corpus, config.data, wanted):
+        progress.say(f"WARNING  {warning}")
     corpus = packed_corpus(corpus, config.data, wanted, partial(progress.update, note="packed"))
     progress.done()
     return corpus
@@ -292,6 +296,10 @@ class _Distillation:
         name = "+".join(dict.fromkeys(one.kind for one in self.config.data.source))
         summary = self.corpus.summary
         return name, self.corpus.key, source, {key: summary[key] for key in ("utterances", "hours", "splits")}
+
+    def look(self) -> str:
+        """What would be trained on."""
+        return "\n".join(look_at(self.corpus, self.config.data, self.models.speech_format))
 
     def forecast(self, folder: str) -> str:
         """What the run will need, and how long its first steps take. `folder`: where it would be."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from raykd.data.splits import UNUSED_DEV
+
 TRAIN = "train"
 _SHOWN = 3
 
@@ -40,7 +42,7 @@ def same_sentences(texts: Sequence[str], splits: Sequence[str]) -> list[Leak]:
     plain = list(map(_plain, texts))
     trained = {text for text, split in zip(plain, splits, strict=True) if split == TRAIN}
     found = []
-    for split in sorted(set(splits) - {TRAIN}):
+    for split in sorted(set(splits) - {TRAIN, UNUSED_DEV}):
         of_split = [(text, said) for text, said, own in zip(plain, texts, splits, strict=True) if own == split]
         known = [said for text, said in of_split if text in trained]
         if known:

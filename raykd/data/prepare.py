@@ -160,6 +160,9 @@ def commit(
         "hours": _hours(index),
         "rejects": reasons,
         "splits": _count_splits(index),
+        "guessed": sorted(
+            set(index.column("split").to_pylist()) - set(outcomes.column("split").to_pylist()) - {"train", "all"}
+        ),
         "warnings": [str(leak) for leak in same_sentences(*(index.column(name).to_pylist() for name in ("text", "split")))],
         "pad_id": encoder.pad_id,
         "n_mels": speech_format.n_mels,

@@ -213,6 +213,9 @@ def test_a_cached_teacher_trains_without_being_loaded(folder: Path, teacher: Pat
 def test_a_forecast_keeps_nothing_of_a_run(folder: Path, ray_local: None) -> None:
     said = run_here("distill", folder / "config.yaml", "--check", "name=checked", "train.steps=30", folder=folder)
     for line in (
+        r"source   .*manifest\.jsonl: audio from audio, text from text, language from language, split from split",
+        r"split    train: 22 utterances, 0\.\d\d h \(cs 22\)",
+        r"such as  .*\.flac: \d\.\d\d s, cs, \".*\"",
         r"enough   0\.\d+ h",
         r"memory   about .* a worker \(student ",
         r"disk     .* for checkpoints",

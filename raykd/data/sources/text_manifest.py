@@ -127,6 +127,14 @@ class TextPart:
             lines = Lines(io.BytesIO(stream.read(self.n_bytes)))
         yield from self._json_rows(lines) if self.dialect is None else self._delimited_rows(lines, self.dialect)
 
+    def first_keys(self) -> tuple[str, ...]:
+        """Names in the first rows of JSON."""
+        keys: dict[str, None] = {}
+        with _open(self.file)[0] as stream:
+            for line in itertools.islice(stream, _SAMPLE_ROWS):
+                keys.update(dict.fromkeys(_json_object(line) or ()))
+        return tuple(keys)
+
     def _json_rows(self, lines: Lines) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, self.first_line):
             if not line.strip():
