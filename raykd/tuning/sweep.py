@@ -107,13 +107,15 @@ def _tried(sweep: SweepConfig, space: Space, config: Config, folder: str, resume
         environment={key: value for key, value in os.environ.items() if key.startswith(_ENVIRONMENT)},
     )
     with Board(total) as board:
-        Seen(space, record, board, sweep.keep)
+        seen = Seen(space, record, board, sweep.keep)
         board.say(f"sweep: {total} trials, {at_once} at once, in {folder}")
         try:
             _tuner(sweep, space, job, points, at_once, folder, resume).fit()
             left = total - sum(trial.state in ENDED for trial in record.trials.values())
             if left:
                 raise RunError(f"{folder}: {left} of {total} trials are not done; --resume goes on with them")
+            seen.forget()
+            record.write()
             if parent is not None:
                 _end_children(parent, record)
         except BaseException as error:

@@ -23,18 +23,31 @@ class Seen:
     def __init__(self, space: Space, record: Record, board: Board, keep: int) -> None:
         self.space, self.record, self.board = space, record, board
         self._keep, self._looked = keep, 0.0
+        self._left = [trial for trial in record.trials.values() if trial.state not in ENDED]
         _SEEN[record.folder] = self
 
     def name(self, tuned: dict[str, Any]) -> str:
-        """Of a new trial."""
+        """Of a new trial. One that was made just before the driver was killed, which Ray Tune forgot, is made again."""
+        point = self.space.decoded(tuned.get("coded", {}))
+        for trial in self._left:
+            if (trial.point, trial.seed) == (point, tuned["seed"]):
+                self._left.remove(trial)
+                return trial.name
         name = f"trial-{len(self.record.trials):03d}"
-        self.record.trials[name] = Trial(name, self.space.decoded(tuned.get("coded", {})), tuned["seed"])
+        self.record.trials[name] = Trial(name, point, tuned["seed"])
         self.record.write()
         return name
+
+    def forget(self) -> None:
+        """Trials that were never run: the searcher chose others in their place."""
+        for trial in self._left:
+            del self.record.trials[trial.name]
+        self._left = []
 
     def begins(self, name: str, tuned: dict[str, Any]) -> None:
         """Its process was started, the first time or again, perhaps with other values."""
         trial = self.record.trials[name]
+        self._left = [one for one in self._left if one is not trial]
         trial.point = self.space.decoded(tuned.get("coded", {}))
         trial.begins()
         self.record.write()
