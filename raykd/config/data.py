@@ -88,6 +88,16 @@ class WebDatasetSource(Section):
     """Of utterances that name none."""
 
 
+class KaldiSource(Section):
+    """Kaldi data folders: `wav.scp`, `text`, and where there are any `segments` and `utt2spk`."""
+
+    kind: Literal["kaldi"] = "kaldi"
+    path: SourcePath
+    """A data folder, or one with several (`data/train`, `data/test`)."""
+    language: str | None = None
+    """Of all utterances."""
+
+
 class HuggingFaceSource(Section):
     """A Hugging Face dataset, by hub name or local folder; audio is read undecoded, so torchcodec is not needed."""
 
@@ -181,6 +191,7 @@ Source = Annotated[
     | CommonVoiceSource
     | AudioFolderSource
     | WebDatasetSource
+    | KaldiSource
     | HuggingFaceSource
     | DemoSource
     | LabelsSource

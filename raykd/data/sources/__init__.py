@@ -16,6 +16,7 @@ from raykd.config.data import (
     DataConfig,
     DemoSource,
     HuggingFaceSource,
+    KaldiSource,
     LabelsSource,
     ManifestSource,
     Source,
@@ -26,6 +27,7 @@ from raykd.data.languages import configured_language
 from raykd.data.sources.audio_folder import audio_folder_parts
 from raykd.data.sources.common_voice import common_voice_parts
 from raykd.data.sources.huggingface import huggingface_parts
+from raykd.data.sources.kaldi import kaldi_parts
 from raykd.data.sources.manifest import manifest_parts
 from raykd.data.sources.part import Part
 from raykd.data.sources.recognise import with_speech_kinds
@@ -122,6 +124,8 @@ def _parts(source: Source, config: DataConfig, prefix: str, needs_text: bool) ->
         return audio_folder_parts(source.path, prefix, own or language, needs_text)
     if isinstance(source, WebDatasetSource):
         return webdataset_parts(source.path, prefix, own or language, needs_text)
+    if isinstance(source, KaldiSource):
+        return kaldi_parts(source.path, prefix, own or language, needs_text)
     assert isinstance(source, HuggingFaceSource)
     return huggingface_parts(source, prefix, own or language, needs_text)
 

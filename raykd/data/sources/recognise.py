@@ -101,6 +101,8 @@ def recognise_folder(path: str) -> str:
             return "common_voice"
         if "labels.json" in files:
             return "labels"
+        if "wav.scp" in files or any("wav.scp" in _names(filesystem, f"{inner}/{name}")[1] for name in folders & _SPLITS):
+            return "kaldi"
         if files & {"state.json", "dataset_dict.json"} or ("README.md" in files and "data" in folders):
             return "huggingface"
         split = next(iter(sorted(folders & _SPLITS)), None)
