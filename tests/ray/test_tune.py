@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,12 +12,17 @@ import mlflow
 import psutil
 import pytest
 import ray
+from ray.tune import Checkpoint
 
 from raykd import report
 from raykd.config import load_config
 from raykd.config.yaml_text import to_yaml
+from raykd.distillation import distil
 from raykd.errors import UserError
+from raykd.tracking.history import read_history
+from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
+from raykd.tuning.trial import _shared, _take_over
 from tests.ray.commands import run_here, start
 
 
@@ -149,31 +155,25 @@ def test_nothing_is_left_running(folder: tuple[Path, str]) -> None:
     raise AssertionError(f"CPUs are still held: {free}")
 
 
-def test_pbt_goes_on_from_who_does_well(manifest: Path, lively_dir: Path, ray_local: None, tmp_path: Path) -> None:
-    path = sweep_file(
-        tmp_path,
-        manifest,
-        lively_dir,
-        search={"train.lr": {"loguniform": [1e-6, 1.0]}},
-        at_once=2,
-        sampler="pbt",
-        trials=2,
-        pbt={"interval": 0.25, "quantile": 0.5, "resample": 0.0},
-    )
-    run_here("tune", path, folder=tmp_path)
-    found = trials(tmp_path / "swept")
-    assert [trial["state"] for trial in found.values()] == ["finished"] * 2
-    legs = [run for run in (tmp_path / "swept" / "runs").iterdir() if (run / "donor.json").exists()]
-    assert legs, "nobody learned from another"
-    for leg in legs:
-        donor = json.loads((leg / "donor.json").read_text())
-        config = load_config(str(leg / "config.yaml"))
-        theirs = load_config(f"{donor['run']}/config.yaml")
-        assert config.train.lr != theirs.train.lr
-        records = [json.loads(line) for line in (leg / "history.jsonl").read_text().splitlines()]
-        steps = sorted({record["step"] for record in records if record["kind"] == "train"})
-        assert steps[0] == 1
-        assert steps == list(range(1, len(steps) + 1)), "it has the whole of the donor's training"
+def test_a_trial_goes_on_from_anothers_training_with_its_own_values(folder: tuple[Path, str]) -> None:
+    """What population based training does: weights, moments and history are the donor's, the learning rate is not."""
+    root, _ = folder
+    donor = load_config(str(root / "runs" / "trial-000" / "config.yaml"))
+    tracking = donor.tracking.model_copy(update={"mlflow": False})
+    train = donor.train.model_copy(update={"lr": 0.5})
+    config = donor.model_copy(update={"name": "leg", "train": train, "tracking": tracking})
+    given = _shared(donor, 3)
+    assert given is not None
+    _take_over(config, Checkpoint.from_directory(given))
+    with Progress(quiet=True) as progress:
+        run = distil(config, True, progress)
+    before, after = (read_history(str(root / "runs" / name / "history.jsonl")).train for name in ("trial-000", "leg"))
+    assert [record["step"] for record in after] == [1, 2, 3, 4]
+    assert after[:3] == before[:3]
+    assert after[3]["loss"] == pytest.approx(before[3]["loss"], rel=1e-5), "of the weights before the step"
+    assert after[3]["lr"] == pytest.approx(500 * before[3]["lr"])
+    assert json.loads(run.read_text("donor.json")) == {"run": str(root / "runs" / "trial-000"), "step": 3}
+    shutil.rmtree(run.path)
 
 
 @pytest.mark.timeout(500)

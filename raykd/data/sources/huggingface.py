@@ -134,7 +134,8 @@ def _builder(source: HuggingFaceSource) -> "DatasetBuilder":
             f"data.source: {source.path} does not exist; give a hub name such as google/fleurs or an existing folder"
         )
     try:
-        return datasets.load_dataset_builder(source.path, name=source.name, revision=None if local else source.revision)
+        path = child(source.path, "") if local else source.path
+        return datasets.load_dataset_builder(path, name=source.name, revision=None if local else source.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"data.source: dataset {source.path} cannot be opened ({reason}); check path, name, revision") from None
