@@ -13,6 +13,8 @@ from ray.util import get_current_placement_group, placement_group_table
 from raykd.config.training import ClusterConfig
 from raykd.errors import UserError
 
+_LOOPBACK = "127.0.0.1"
+"""Where a Ray of our own listens: nobody else needs it, and whoever reaches it can run code."""
 _EVALUATION_GPU_SHARE = 0.1
 """Share of each GPU left to evaluation tasks, which run beside training on the same GPUs."""
 
@@ -58,12 +60,24 @@ def connect(verbose: bool = False) -> None:
             log_to_driver=verbose,
             logging_level=level,
             include_dashboard=None if address else False,
+            _node_ip_address=None if address else _LOOPBACK,
         )
-    except ConnectionError as error:
-        raise UserError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); start one or unset RAY_ADDRESS"
-        ) from None
+    except (ConnectionError, ValueError, OSError, RuntimeError) as error:
+        raise UserError(_why_not(address, " ".join(str(error).split())[:300])) from None
     _quiet_data(verbose)
+
+
+def _why_not(address: str | None, reason: str) -> str:
+    """Why there is no Ray, with what to do."""
+    if "AF_UNIX" in reason or "path length" in reason:
+        folder = next((f"{name}={os.environ[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
+        return f"{folder}: too long for the sockets that Ray makes there; set RAY_TMPDIR to a short path such as /tmp"
+    if address:
+        return (
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({reason}); give HOST:PORT or ray://HOST:PORT of one, or unset "
+            "RAY_ADDRESS"
+        )
+    return f"Ray cannot be started on this machine ({reason}); look at its memory, its disk and the processes that run"
 
 
 def _require_answer(address: str | None) -> None:

@@ -153,7 +153,8 @@ def _tuner(
 ) -> tune.Tuner:
     os.environ.update(_SETTINGS)
     # A trial stands where the driver stands, whose files it reads, and takes no core: its workers have their own.
-    here = next(key for key in ray.cluster_resources() if key == f"node:{ray.util.get_node_ip_address()}")
+    own = ray.get_runtime_context().get_node_id()
+    here = next(f"node:{node['NodeManagerAddress']}" for node in ray.nodes() if node["NodeID"] == own)
     trainable = tune.with_resources(tune.with_parameters(run_trial, job=job), tune.PlacementGroupFactory([{here: 0.001}]))
     local = folder if is_remote(folder) else filesystem_of(folder)[1]
     state = storage.join(local, _TUNE)

@@ -164,7 +164,7 @@ def test_a_trial_goes_on_from_anothers_training_with_its_own_values(folder: tupl
     config = donor.model_copy(update={"name": "leg", "train": train, "tracking": tracking})
     given = _shared(donor, 3)
     assert given is not None
-    _take_over(config, Checkpoint.from_directory(given))
+    _take_over(config, Checkpoint.from_directory(given))  # type: ignore[arg-type]
     with Progress(quiet=True) as progress:
         run = distil(config, True, progress)
     before, after = (read_history(str(root / "runs" / name / "history.jsonl")).train for name in ("trial-000", "leg"))

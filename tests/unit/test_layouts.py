@@ -76,7 +76,7 @@ def test_kaldi(tmp_path: Path) -> None:
         (folder / "segments").write_text("utt1 rec1 0.50 1.75\nutt2 rec1 2.00 3.00\nutt3 rec2 0 1\n")
         (folder / "text").write_text(f"utt1 HELLO {split}\nutt2 TWO WORDS\n")
         (folder / "utt2spk").write_text("utt1 anna\nutt2 bert\nutt3 anna\n")
-    found = [row for part in all_parts(DataConfig(source=str(tmp_path / "data"), language="en")) for row in part.rows()]  # type: ignore[arg-type]
+    found = [row for part in all_parts(DataConfig(source=str(tmp_path / "data"), language="en")) for row in part.rows()]
     trained = {row["id"]: row for row in found if row["split"] == "train"}
     assert (trained["utt1"]["text"], trained["utt1"]["start_s"], trained["utt1"]["duration_s"]) == ("HELLO train", 0.5, 1.25)
     assert trained["utt1"]["path"] == str(tmp_path / "corpus" / "rec1.wav")
