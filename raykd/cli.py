@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from raykd import __version__
 from raykd.errors import RunError, UserError
+from raykd.shown import printable
 
 VERBS = {
     "distil": ("raykd.distill", "distil a teacher into a student: --config FILE [key=value ...]"),
@@ -54,6 +55,10 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         sys.exit(1)
     except Exception as error:
         mistake = _user_error(error)
+        if mistake is None and _is_rays(error):
+            reason = printable(" ".join(str(error).split())[:300])
+            print(f"raykd: Ray stopped working ({reason}); what was done is kept, go on with --resume", file=sys.stderr)
+            sys.exit(1)
         if mistake is None:
             raise
         print("\n".join(f"raykd: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
@@ -87,6 +92,12 @@ def _usage() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
     return "\n".join(["usage: raykd VERB ...   (raykd VERB --help tells the rest)", *lines])
+
+
+def _is_rays(error: Exception) -> bool:
+    """Whether a part of Ray was lost: a node, its store, an actor. A fault in what a task computes is not Ray's."""
+    names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("ray.")}
+    return bool(names & {"RayError", "RaySystemError", "RayActorError", "RpcError"}) and "RayTaskError" not in names
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -197,6 +197,7 @@ def opened_run(
     Raises:
         UserError: a source is not there, the folder cannot be written or not be seen by all nodes, or the run to resume is not
             there, has other settings, or is in use.
+        RunError: what happens inside could not write.
     """
     _require_shared_storage(config, nodes)
     if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
@@ -226,6 +227,11 @@ def opened_run(
             except UserError:
                 spoilt |= not resume and not run.has("history.jsonl")
                 raise
+            except OSError as error:  # a full disk, before or after training
+                raise RunError(
+                    f"{run.path}: cannot be written ({error.strerror or error}); what is there is kept; mend it and go on with "
+                    "--resume"
+                ) from None
     finally:
         if spoilt:  # now that no heartbeat makes the folder anew
             storage.delete_dir(run.path)

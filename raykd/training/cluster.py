@@ -74,8 +74,8 @@ def _why_not(address: str | None, reason: str) -> str:
         return f"{folder}: too long for the sockets that Ray makes there; set RAY_TMPDIR to a short path such as /tmp"
     if address:
         return (
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({reason}); give HOST:PORT or ray://HOST:PORT of one, or unset "
-            "RAY_ADDRESS"
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({reason}); give HOST:PORT or ray://HOST:PORT of one, or "
+            "unset RAY_ADDRESS"
         )
     return f"Ray cannot be started on this machine ({reason}); look at its memory, its disk and the processes that run"
 

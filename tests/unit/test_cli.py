@@ -94,3 +94,24 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         cli.run_command(command, [])
+
+
+def test_a_lost_ray_is_one_line_and_a_fault_of_ours_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    def lose(arguments: Sequence[str]) -> None:
+        raise ActorDiedError(RuntimeError("x"))
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(lose, [])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("raykd: Ray stopped working (")
+    assert told.endswith("go on with --resume\n")
+    assert told.count("\n") == 1
+
+    def fail(arguments: Sequence[str]) -> None:
+        raise RayTaskError("f", "traceback", ValueError("ours"))
+
+    with pytest.raises(RayTaskError):
+        cli.run_command(fail, [])
