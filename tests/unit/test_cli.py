@@ -97,10 +97,10 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 
 
 def test_a_lost_ray_is_one_line_and_a_fault_of_ours_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    from ray.exceptions import ActorDiedError, RayTaskError
+    from ray.exceptions import RaySystemError, RayTaskError
 
     def lose(arguments: Sequence[str]) -> None:
-        raise ActorDiedError(RuntimeError("x"))
+        raise RaySystemError("the raylet is gone")
 
     with pytest.raises(SystemExit) as ended:
         cli.run_command(lose, [])
