@@ -35,6 +35,11 @@ def check_container(encoded: bytes) -> None:
     """Raises a ValueError with the reason when the bytes are not all that there should be."""
     if encoded[:4] == b"OggS":
         _check_ogg(encoded)
+    start = _after_id3(encoded)
+    if _mpeg_frame(encoded, start) is not None:
+        _, at = _mpeg_frames(encoded, start)
+        if _mpeg_frame(encoded, at) is not None:
+            raise ValueError("truncated audio")
 
 
 def _check_ogg(encoded: bytes) -> None:
@@ -58,9 +63,7 @@ def with_length(encoded: bytes) -> bytes:
     first = _mpeg_frame(encoded, start)
     if first is None or any(mark in encoded[start : start + first[0]] for mark in (b"Xing", b"Info", b"VBRI")):
         return encoded
-    frames, at = 0, start
-    while (frame := _mpeg_frame(encoded, at)) is not None and at + frame[0] <= len(encoded):
-        frames, at = frames + 1, at + frame[0]
+    frames, _ = _mpeg_frames(encoded, start)
     told = _xing_frame(encoded[start : start + 4], frames)
     return encoded if frames < 2 or told is None else encoded[:start] + told + encoded[start:]
 
@@ -91,6 +94,14 @@ def _after_id3(encoded: bytes) -> int:
             size = size << 7 | byte & 0x7F
         at += 10 + size
     return at
+
+
+def _mpeg_frames(encoded: bytes, at: int) -> tuple[int, int]:
+    """The whole frames from there on, one after the other, and where they end."""
+    frames = 0
+    while (frame := _mpeg_frame(encoded, at)) is not None and at + frame[0] <= len(encoded):
+        frames, at = frames + 1, at + frame[0]
+    return frames, at
 
 
 def _mpeg_frame(encoded: bytes, at: int) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.splits import assign_splits
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
+from raykd.shown import tree_without_secrets
 
 PIPELINE_VERSION = 4
 """Raised when the same config and data would give another corpus, so that old ones are not taken for it."""
@@ -167,7 +168,7 @@ def commit(
         "pad_id": encoder.pad_id,
         "n_mels": speech_format.n_mels,
         "window_frames": speech_format.window_frames,
-        "sources": [source.model_dump(mode="json") for source in config.source],
+        "sources": tree_without_secrets([source.model_dump(mode="json") for source in config.source]),
         "files": file_sizes(path, index),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
     }

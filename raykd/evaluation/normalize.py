@@ -35,7 +35,7 @@ a character that the basic normaliser already turns into a space."""
 
 
 _MARKED = "am ar as bn bo fa gu he hi km kn lo ml mr my ne pa ps sa sd si ta te th ug ur yi"
-_WITH_APOSTROPHES = "be br ca fr haw it mi oc uk uz"
+_WITH_APOSTROPHES = "be br ca fr haw it mi oc uk uz yo"
 MARKED_LANGUAGES = frozenset(f"{_MARKED} {_WITH_APOSTROPHES}".split())
 """Languages whose words marks tell apart, and those that write apostrophes inside of words."""
 _APOSTROPHES = dict.fromkeys(map(ord, "’‘‛ʼʻʽˈ`´ꞌ＇′՚"), "'")

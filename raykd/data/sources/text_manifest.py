@@ -30,6 +30,7 @@ _SAMPLE_ROWS = 20
 _MOST_LINES = 100
 """Lines that a quoted field may go over."""
 _BUFFER = 1 << 20
+_MOST_UNPACKED = 2 << 30
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -271,10 +272,19 @@ def _open(file: SourceFile) -> tuple[Stream, bool]:
         return stream, False
     with stream:
         data = stream.read()
-    data = gzip.decompress(data) if compressed else data
+    data = _unzipped(file.path, data) if compressed else data
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         data = data.decode("utf-16").encode("utf-8")
     return io.BytesIO(data if b"\n" in data else data.replace(b"\r", b"\n")), True
+
+
+def _unzipped(path: str, data: bytes) -> bytes:
+    """Raises a UserError when a small file holds gigabytes: it is unpacked in memory."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        unpacked = stream.read(_MOST_UNPACKED + 1)
+    if len(unpacked) > _MOST_UNPACKED:
+        raise UserError(f"{path}: holds more than {_MOST_UNPACKED >> 30} GiB; unpack it, and it is read in parts")
+    return unpacked
 
 
 def _bare(name: str) -> str:
