@@ -66,6 +66,18 @@ def test_ljspeech(tmp_path: Path) -> None:
     assert found == {"wavs/LJ001-0001.wav": "Printing, in one sense", "wavs/LJ001-0002.wav": 'a "quoted'}
 
 
+def test_fleurs(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        speak(tmp_path / "audio" / split / "1.wav")
+        line = f"1521\t1.wav\tRaw, {split}.\traw {split}\tr a w |\t16000\tFEMALE\n"
+        (tmp_path / f"{split}.tsv").write_text(line + line.replace("1.wav", "2.wav"))
+    found = rows({"kind": "manifest", "path": str(tmp_path)})
+    assert len(found) == 4
+    assert found["audio/dev/1.wav"]["text"] == "raw dev"
+    assert found["audio/dev/1.wav"]["split"] == "dev"
+    assert Path(found["audio/dev/1.wav"]["path"]).exists()
+
+
 def test_kaldi(tmp_path: Path) -> None:
     speak(tmp_path / "corpus" / "rec1.wav", 4)
     speak(tmp_path / "corpus" / "rec2.wav", 4)

@@ -10,6 +10,7 @@ import gzip
 import io
 import itertools
 import json
+import posixpath
 import re
 import sys
 import zlib
@@ -19,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raykd.data.files import SourceFile, connect, read_error
+from raykd.data.files import SourceFile, child, connect, read_error
 from raykd.data.sources.part import PART_ROWS, Part
 from raykd.data.utterances import NOT_JSON, Origin, utterance
 from raykd.errors import UserError
@@ -30,6 +31,8 @@ _SAMPLE_ROWS = 20
 _MOST_LINES = 100
 """Lines that a quoted field may go over."""
 _BUFFER = 1 << 20
+_FLEURS = ("number", "file_name", "raw", "transcription", "letters", "num_samples", "gender")
+"""Columns of the tables of FLEURS as Google has it; a sentence's number comes once for each of its speakers."""
 _MOST_UNPACKED = 2 << 30
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
@@ -219,6 +222,12 @@ def _delimited_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
     delimiter, first = _delimiter(empty.file.name, header), empty.first_line
     if header.lower().startswith("sep="):  # how some spreadsheets say it
         delimiter, first, header = header[4:5] or delimiter, first + 1, _header(counter)
+    if _is_fleurs(header.split("\t")):  # a release without a line of headings
+        stream.seek(0)
+        counter, dialect = Lines(stream), Dialect(_FLEURS, "\t")
+        folder = child(empty.origin.folder, f"audio/{_bare(posixpath.basename(empty.file.name)).removesuffix('.tsv')}")
+        begin = replace(empty, dialect=dialect, origin=replace(empty.origin, folder=folder), first_line=1)
+        return _cut(begin, counter, dialect.records(counter), most)
     names = next(Dialect((), delimiter).records(Lines(io.BytesIO(header.encode("utf-8", "surrogateescape")))), [])
     columns = tuple(_column(name.strip(), empty.origin) for name in names)
     dialect = Dialect(columns, delimiter)
@@ -228,6 +237,10 @@ def _delimited_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
     if not parts:
         raise UserError(f"{empty.file.path}: has a header but no rows; give a manifest with one utterance a row")
     return parts
+
+
+def _is_fleurs(fields: Sequence[str]) -> bool:
+    return len(fields) == len(_FLEURS) and fields[0].isdigit() and fields[1].endswith(".wav") and fields[5].isdigit()
 
 
 def _header(lines: Lines) -> str:
