@@ -2,11 +2,11 @@
 
     python benchmarks/survival.py --kills 20 --seed 1 [--out /tmp/survival]
 
-A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed. Then, `--kills` times, in
-turn: a training worker, the driver, the raylet, Ray's head process (GCS), a data task, the mailbox, an evaluation, is killed with
-SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume until it
-does. For each: whether the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts once in
-the final weights, and whether processes are left behind.
+A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed. Then, `--kills` times,
+in turn: a training worker, the driver, the raylet, Ray's head process (GCS), a data task, the mailbox, an evaluation, is killed
+with SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume until
+it does. For each: whether the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts
+once in the final weights, and whether processes are left behind.
 """
 
 import argparse
