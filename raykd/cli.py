@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -28,6 +29,10 @@ VERBS = {
 }
 
 
+_RAYS_WORRIES = r".*worker processes have been started on node"
+"""What Ray's core says on the terminal past all settings, and nobody needs: a run has a dozen processes that mostly wait."""
+
+
 class Parser(argparse.ArgumentParser):
     """Arguments of a command; a mistake in them is told like any other, in one line."""
 
@@ -48,6 +53,7 @@ def run_parser(prog: str, description: str, example: str) -> Parser:
 
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Run a command's main and exit: user mistakes are printed as they are, without a traceback, and exit with status 2."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAYS_WORRIES)  # read when Ray is imported, which is later
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except RunError as error:

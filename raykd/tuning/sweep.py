@@ -43,7 +43,6 @@ _SETTINGS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1e9",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a run to stop before its process takes the next trial
 }
 
 
@@ -173,7 +172,6 @@ def _tuner(
             search_alg=_searcher(sweep, space),
             trial_name_creator=Names(folder),
             trial_dirname_creator=_dirname,
-            reuse_actors=sweep.sampler != "pbt",  # a paused trial whose process another one took is never run again
         ),
         run_config=tune.RunConfig(
             name=_TUNE,
