@@ -29,7 +29,7 @@ from raykd.tracking.progress import Progress
 from raykd.tuning.board import Board
 from raykd.tuning.record import ENDED, Record
 from raykd.tuning.space import Coded, Space, short
-from raykd.tuning.trial import AT, END, WER, SweepJob, run_trial
+from raykd.tuning.trial import AT, END, WER, SweepJob, SweepTrial
 from raykd.tuning.watch import Names, Seen, Watch
 
 _TUNE = "tune"
@@ -41,7 +41,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1e9",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "120",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
@@ -154,7 +154,7 @@ def _tuner(
     # A trial stands where the driver stands, whose files it reads, and takes no core: its workers have their own.
     own = ray.get_runtime_context().get_node_id()
     here = next(f"node:{node['NodeManagerAddress']}" for node in ray.nodes() if node["NodeID"] == own)
-    trainable = tune.with_resources(tune.with_parameters(run_trial, job=job), tune.PlacementGroupFactory([{here: 0.001}]))
+    trainable = tune.with_resources(tune.with_parameters(SweepTrial, job=job), tune.PlacementGroupFactory([{here: 0.001}]))
     local = folder if is_remote(folder) else filesystem_of(folder)[1]
     state = storage.join(local, _TUNE)
     if resume and tune.Tuner.can_restore(state):

@@ -29,9 +29,11 @@ from raykd.training.checkpoint import path_of
 from raykd.tuning.record import best_wer
 from raykd.tuning.space import Space
 
-WER, AT, STEP, FAILED = "wer", "percent", "step", "failed"
-"""What a trial reports: its word error rate on dev, the percent and step of its training at which that was measured, and why it
-came to no end."""
+WER, AT, STEP, FAILED, DONE = "wer", "percent", "step", "failed", "done"
+"""What a trial reports: its word error rate on dev, the percent and step of its training at which that was measured, why it
+came to no end, and that it has ended (Ray Tune's own word)."""
+STOPPED_WITHIN_S = 90.0
+"""Longest wait for the workers of a trial that is ended."""
 END = 99.9
 """The last percent: schedulers decide at 25, 50, 75 and the like, and not about a trial that has ended."""
 _DONOR, _WEIGHTS, _HISTORY = "donor.json", "checkpoint", "history.jsonl"
@@ -55,52 +57,77 @@ class SweepJob:
     """Variables of the driver's that say where runs are tracked."""
 
 
-def run_trial(tuned: dict[str, Any], job: SweepJob) -> None:
-    """Run by Ray Tune in an actor on the driver's node. `tuned`: the coded point and the seed.
+class SweepTrial(tune.Trainable):
+    """Run by Ray Tune as an actor on the driver's node.
 
-    The run itself goes on in a thread of its own, so that it does not wait while the scheduler thinks, and its last scores
-    reach history and MLflow also where the scheduler stops it for them.
+    The run itself goes on in a thread of its own, so that it does not wait while the scheduler thinks. When the scheduler ends
+    the trial, `cleanup` waits until its workers have stopped: Ray would keep what they hold for as long as the sweep goes on.
     """
-    for name, value in job.environment.items():
-        os.environ.setdefault(name, value)
-    os.chdir(job.folder)
-    name, checkpoint = tune.get_context().get_trial_name(), tune.get_checkpoint()
-    reports: Reports = queue.SimpleQueue()
-    errors: list[BaseException] = []
 
-    def work() -> None:
+    def setup(self, config: dict[str, Any], job: SweepJob) -> None:  # type: ignore[override]
+        """`config`: the coded point and the seed."""
+        for name, value in job.environment.items():
+            os.environ.setdefault(name, value)
+        os.chdir(job.folder)
+        self._job, self._tuned = job, config
+        self._reports: Reports = queue.SimpleQueue()
+        self._errors: list[BaseException] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._donor: str | None = None
+        self._shared: str | None = None
+
+    def step(self) -> dict[str, Any]:
+        """The next dev score."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="raykd-trial", daemon=True)
+            self._thread.start()
+        found = self._reports.get()
+        if found is None:
+            raise self._errors[0]
+        report, folder = found
+        if self._shared:
+            shutil.rmtree(self._shared, ignore_errors=True)
+        self._shared = folder
+        return report
+
+    def cleanup(self) -> None:
+        """End the run."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(STOPPED_WITHIN_S)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Population based training: what others may go on from."""
+        if self._shared:
+            shutil.copytree(self._shared, checkpoint_dir, dirs_exist_ok=True)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Population based training: what this one goes on from."""
+        if storage.exists(f"{checkpoint}/{_DONOR}"):
+            self._donor = tempfile.mkdtemp(prefix="raykd-")
+            shutil.copytree(checkpoint, self._donor, dirs_exist_ok=True)
+
+    def _run(self) -> None:
         try:
-            _work(job, name, tuned, checkpoint, reports, stop)
+            _work(self._job, self.trial_name, self._tuned, self._donor, self._reports, self._stop)
         except BaseException as error:
-            errors.append(error)
-        finally:
-            reports.put(None)
-
-    stop = threading.Event()
-    thread = threading.Thread(target=work, name="raykd-trial", daemon=True)
-    thread.start()
-    try:
-        for report, folder in iter(reports.get, None):
-            _report(report, folder)
-    finally:  # the scheduler ends a trial by SystemExit
-        stop.set()
-        thread.join()
-    if errors:
-        raise errors[0]
+            self._errors.append(error)
+            self._reports.put(None)
 
 
 def _work(
     job: SweepJob,
     name: str,
     tuned: Mapping[str, Any],
-    checkpoint: tune.Checkpoint | None,
+    donor: str | None,
     reports: Reports,
     stop: threading.Event,
 ) -> None:
     try:
         config = _config(job, name, tuned)
-        if checkpoint is not None:
-            _take_over(config, checkpoint)
+        if donor is not None:
+            _take_over(config, donor)
         found = RunFolder.find(config.output_dir, config.name)
         with TrialProgress(_log_file(job, name), stop) as progress:
             # Of a teacher that is trained here nothing is reported.
@@ -109,10 +136,10 @@ def _work(
             progress.shared = config if job.sweep.sampler == "pbt" else None
             run = distil(config, found is not None, progress)
     except (UserError, RunError) as error:  # trying again would end the same way
-        reports.put(({WER: math.inf, AT: END, FAILED: str(error).splitlines()[0]}, None))
+        reports.put(({WER: math.inf, AT: END, FAILED: str(error).splitlines()[0], DONE: True}, None))
         return
     best = best_wer(read_history(run.history_path))
-    reports.put(({WER: math.inf if best is None else best, AT: END}, None))
+    reports.put(({WER: math.inf if best is None else best, AT: END, DONE: True}, None))
 
 
 def _config(job: SweepJob, name: str, tuned: Mapping[str, Any]) -> Config:
@@ -202,28 +229,19 @@ def _shared(config: Config, step: int) -> str | None:
     return folder
 
 
-def _report(report: dict[str, Any], folder: str | None) -> None:
-    """Tell the scheduler, with what others may go on from."""
-    try:
-        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder) if folder else None)
-    finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_over(config: Config, checkpoint: tune.Checkpoint) -> None:
-    """Put another trial's training so far into a new run folder of this one, which goes on from there with its own values."""
-    with checkpoint.as_directory() as given:
-        donor = json.loads(storage.read_bytes(f"{given}/{_DONOR}"))
-        found = RunFolder.find(config.output_dir, config.name)
-        if found is not None and (found.path == donor["run"] or found.read_json(_DONOR) == donor):
-            return  # its process was lost and is here again
-        run = RunFolder.create(config)
-        for name in storage.list_dir(f"{given}/{_WEIGHTS}"):
-            copy = storage.join(path_of(run.checkpoints_dir, donor["step"]), name)
-            storage.write_bytes(copy, storage.read_bytes(f"{given}/{_WEIGHTS}/{name}"))
-        storage.write_bytes(run.history_path, storage.read_bytes(f"{given}/{_HISTORY}"))
-        HistoryWriter(run.history_path).rewind(donor["step"])
-        run.write_text(_DONOR, json.dumps(donor))
+def _take_over(config: Config, given: str) -> None:
+    """Put another trial's training so far into a new run folder of this one, which goes on from there with its own values.
+    `given`: a folder as `_shared` makes it."""
+    donor = json.loads(storage.read_bytes(f"{given}/{_DONOR}"))
+    found = RunFolder.find(config.output_dir, config.name)
+    if found is not None and (found.path == donor["run"] or found.read_json(_DONOR) == donor):
+        return  # its process was lost and is here again
+    run = RunFolder.create(config)
+    for name in storage.list_dir(f"{given}/{_WEIGHTS}"):
+        copy = storage.join(path_of(run.checkpoints_dir, donor["step"]), name)
+        storage.write_bytes(copy, storage.read_bytes(f"{given}/{_WEIGHTS}/{name}"))
+    storage.write_bytes(run.history_path, storage.read_bytes(f"{given}/{_HISTORY}"))
+    HistoryWriter(run.history_path).rewind(donor["step"])
+    run.write_text(_DONOR, json.dumps(donor))
     if found is not None:
         storage.delete_dir(found.checkpoints_dir)

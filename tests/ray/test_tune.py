@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -12,7 +13,6 @@ import mlflow
 import psutil
 import pytest
 import ray
-from ray.tune import Checkpoint
 
 from raykd import report
 from raykd.config import load_config
@@ -164,7 +164,7 @@ def test_a_trial_goes_on_from_anothers_training_with_its_own_values(folder: tupl
     config = donor.model_copy(update={"name": "leg", "train": train, "tracking": tracking})
     given = _shared(donor, 3)
     assert given is not None
-    _take_over(config, Checkpoint.from_directory(given))  # type: ignore[arg-type]
+    _take_over(config, given)
     with Progress(quiet=True) as progress:
         run = distil(config, True, progress)
     before, after = (read_history(str(root / "runs" / name / "history.jsonl")).train for name in ("trial-000", "leg"))
@@ -229,7 +229,7 @@ def wait_for(driver: Any, condition: Any, seconds: float = 200) -> None:
 def kill_trial(driver: int) -> None:
     """Kill the process in which Ray Tune runs the trial."""
     for process in psutil.Process(driver).children(recursive=True):
-        if "ImplicitFunc" in " ".join(process.cmdline()):
+        if {"SweepTrial", "_Inner"} & set(re.split(r"\W+", " ".join(process.cmdline()))):
             process.kill()
             return
     raise AssertionError("no trial is running")
