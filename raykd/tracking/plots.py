@@ -104,12 +104,15 @@ def curves_chart(title: str, ylabel: str, curves: Mapping[str, Line], named: int
 
 
 def scatter_chart(title: str, xlabel: str, ylabel: str, points: Mapping[str, tuple[float, float]]) -> str:
-    """A named dot for each pair of numbers."""
+    """A named dot for each pair of numbers; x by its logarithm where it spans more than a factor of 10."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = _axes(5.2, 3.0)
         for name, (x, y) in points.items():
             axes.plot([x], [y], marker="o", markersize=5, color=SERIES[0])
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        xs = [x for x, _ in points.values()]
+        if min(xs) > 0 and max(xs) / min(xs) >= 10:
+            axes.set_xscale("log")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.grid()

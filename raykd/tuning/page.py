@@ -25,6 +25,8 @@ from raykd.tuning.importance import Importance, importances
 
 _NAMED = 6
 """Trials that plots name."""
+_MANY = 4
+"""Values of a key from which the first and the last are the edges of what was tried."""
 _FEW = 8
 """Trials below which the importance of keys is not told."""
 _RESAMPLES = 2000
@@ -95,7 +97,19 @@ def in_words(findings: Findings) -> list[str]:
     text += f": {format_rate(group.dev)} word error rate on dev"
     text += f", {100 * group.spread:.2f} points standard deviation over {len(group.entries)} seeds" if group.spread else ""
     text += f"; {format_rate(best.test)} on {best.metrics['student']['split']}" if best.metrics else ""
-    return [text + ".", *_against_the_next(best, groups), *_what_mattered(findings), *_saved(findings)]
+    return [text + ".", *_at_the_edge(findings), *_against_the_next(best, groups), *_what_mattered(findings), *_saved(findings)]
+
+
+def _at_the_edge(findings: Findings) -> list[str]:
+    """Numbers of which the best run has the first or the last that was tried: the best may lie beyond."""
+    assert findings.best is not None
+    sentences = []
+    for key, value in findings.best.point.items():
+        tried = sorted({entry.point[key] for entry in findings.entries if isinstance(entry.point.get(key), int | float)})
+        if len(tried) >= _MANY and value in (tried[0], tried[-1]):
+            which = "lowest" if value == tried[0] else "highest"
+            sentences.append(f"Its {key} is the {which} that was tried: the best may lie beyond, so widen the range.")
+    return sentences
 
 
 def _against_the_next(best: Entry, groups: Sequence[Group]) -> list[str]:

@@ -310,3 +310,10 @@ def test_any_runs_are_put_side_by_side(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "one" / "report.html").exists()
     with pytest.raises(UserError, match=r"is neither a run folder \(config\.yaml\) nor a sweep's"):
         report.main([str(tmp_path)])
+
+
+def test_the_best_at_the_edge_of_what_was_tried_is_told() -> None:
+    entries = [entry(f"t{number}", [0.1 * number], lr=10.0**-number, size=number % 2) for number in (1, 2, 3, 4)]
+    words = " ".join(in_words(Findings.of("s", entries)))
+    assert "Its lr is the highest that was tried: the best may lie beyond" in words
+    assert "Its size" not in words, "two values have no edge"
