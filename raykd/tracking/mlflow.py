@@ -217,11 +217,14 @@ class MlflowTracker:
         return self._client.create_run(experiment, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
 
     def _log_params(self) -> None:
-        """Parameters of MLflow cannot change; a resume that changes some leaves the new values as tags."""
+        """Parameters of MLflow cannot change; a resume that changes some leaves the new values as tags.
+
+        What is different in every run and is no setting of it is left out: MLflow's comparison shows first what differs.
+        """
         from mlflow.entities import Param, RunTag
 
         known = self._client.get_run(self._run_id).data.params
-        params = flat_params(self._config.model_dump(mode="json"))
+        params = flat_params(self._config.model_dump(mode="json", exclude={"name", "output_dir", "tracking"}))
         new = [Param(key, value) for key, value in params.items() if key not in known]
         for start in range(0, len(new), 100):
             self._client.log_batch(self._run_id, params=new[start : start + 100])

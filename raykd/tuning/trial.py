@@ -145,7 +145,9 @@ def _work(
 def _config(job: SweepJob, name: str, tuned: Mapping[str, Any]) -> Config:
     space = Space(job.sweep, job.path)
     config = space.config(space.decoded(tuned.get("coded", {})), name, tuned["seed"])
-    tracking = config.tracking.model_copy(update={"parent_run": job.parent_run, "log_model": False})
+    # What the machine does says nothing of one of several trials on it.
+    changes = {"parent_run": job.parent_run, "log_model": False, "system_metrics": False}
+    tracking = config.tracking.model_copy(update=changes)
     cluster = config.cluster.model_copy(update={"share": job.share})
     return with_absolute_paths(with_kinds(config.model_copy(update={"tracking": tracking, "cluster": cluster})))
 
