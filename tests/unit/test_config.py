@@ -185,7 +185,7 @@ ROOT_KEYS = (
     "cache, cluster, data, evaluation, inputs, label, name, objective, output_dir, parts, seed, student, "
     "teacher, tracking, train"
 )
-KINDS = "manifest, common_voice, audio_folder, webdataset, huggingface, demo, labels or auto"
+KINDS = "manifest, common_voice, audio_folder, webdataset, kaldi, huggingface, demo, labels or auto"
 
 REFUSED = {
     # unknown keys
