@@ -62,7 +62,7 @@ def connect(verbose: bool = False) -> None:
             include_dashboard=None if address else False,
             _node_ip_address=None if address else _LOOPBACK,
         )
-    except (ConnectionError, ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones, such as for a node that did not start in time
         raise UserError(_why_not(address, " ".join(str(error).split())[:300])) from None
     _quiet_data(verbose)
 
