@@ -59,6 +59,7 @@ CONFIG: dict[str, Any] = {
     "tracking": {"mlflow": False},
 }
 LONGEST_S = 400
+MOST_STARTS = 6
 
 
 def main() -> None:
@@ -70,8 +71,8 @@ def main() -> None:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     draws = random.Random(options.seed)
-    run(out, "warm-up", None, 0)
-    reference, seconds = run(out, "undisturbed", None, 0)
+    undisturbed(out, "warm-up")
+    reference, seconds = undisturbed(out, "undisturbed")
     expected = outcome(reference)
     table = Table("", "killed", "after", "runs", "loss as undisturbed", "every id once", "left behind", box=MARKDOWN)
     good = 0
@@ -79,7 +80,7 @@ def main() -> None:
         target = list(TARGETS)[number % len(TARGETS)]
         moment = draws.uniform(0.2, 0.95) * seconds
         name = f"kill-{number:02d}"
-        folder, _, runs, hit = killed(out, name, target, moment)
+        folder, runs, hit = killed(out, name, target, moment)
         found = outcome(folder)
         left = [process.name() for process in others()]
         same = found is not None and expected is not None and abs(found[0] - expected[0]) <= 1e-5 * abs(expected[0])
@@ -97,8 +98,8 @@ def main() -> None:
     print(f"{good} of {options.kills} went on as if nothing had happened")
 
 
-def killed(out: Path, name: str, target: str, moment: float) -> tuple[Path, float, int, bool]:
-    """A run whose part is killed; its folder, seconds, starts, and whether there was such a part."""
+def killed(out: Path, name: str, target: str, moment: float) -> tuple[Path, int, bool]:
+    """A run whose part is killed; its folder, how often it was started, and whether there was such a part."""
     process = started(out, name)
     deadline = time.monotonic() + moment
     while time.monotonic() < deadline and process.poll() is None:
@@ -109,10 +110,10 @@ def killed(out: Path, name: str, target: str, moment: float) -> tuple[Path, floa
     runs = 1
     while not ended(process, out, name):
         runs += 1
-        if runs > 6:
+        if runs > MOST_STARTS:
             break
         process = started(out, name, "--resume")
-    return out / "runs" / name, 0.0, runs, hit
+    return out / "runs" / name, runs, hit
 
 
 def kill(process: "subprocess.Popen[bytes]", target: str) -> bool:
@@ -141,7 +142,8 @@ def ended(process: "subprocess.Popen[bytes]", out: Path, name: str) -> bool:
     return (out / "runs" / name / "report.html").exists()
 
 
-def run(out: Path, name: str, target: str | None, moment: float) -> tuple[Path, float]:
+def undisturbed(out: Path, name: str) -> tuple[Path, float]:
+    """A run from its start to its end; its folder and seconds."""
     began = time.monotonic()
     process = started(out, name)
     if not ended(process, out, name):
