@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -96,25 +96,17 @@ def _compare_config(options: argparse.Namespace) -> None:
 
 def _check(compare: CompareConfig, jobs: "Sequence[Job]", path: str) -> None:
     """Mistakes of every method, setting and test are told before the first is run."""
-    from raykd.preflight import check_run, check_sources
+    from raykd.preflight import check_run, check_sources, told_of
 
     for name, test in compare.tests.items():
-        _told_of(f"{path}: tests.{name}", partial(check_sources, test.data))
+        told_of(f"{path}: tests.{name}", partial(check_sources, test.data))
 
     seen = set()
     for job in jobs:
         if job.model is None and (job.method, job.setting) not in seen:
             seen.add((job.method, job.setting))
             where = ", ".join(filter(None, (job.method, job.setting)))
-            _told_of(f"{path}: {where}", partial(check_run, job.config, resume=False))
-
-
-def _told_of(where: str, check: Callable[[], None]) -> None:
-    """Mistakes that a check finds, with the place that they are at."""
-    try:
-        check()
-    except UserError as error:
-        raise UserError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
+            told_of(f"{path}: {where}", partial(check_run, job.config, resume=False))
 
 
 def _parent_run(compare: CompareConfig, job: "Job", folder: str) -> "ParentRun | None":
@@ -148,9 +140,7 @@ def _compare_runs(options: argparse.Namespace) -> None:
     outcomes = []
     names: dict[str, str] = {}
     for folder in options.runs:
-        run = RunFolder(folder.rstrip("/"))
-        if not run.has("config.yaml"):
-            raise UserError(f"{folder}: is no run folder (it has no config.yaml); give the folder that a run was written to")
+        run = RunFolder.given(folder)
         config = load_config(run.config_path)
         alike = json.dumps(config.model_dump(mode="json", exclude={"name", "seed", "output_dir", "tracking"}), sort_keys=True)
         name = names.setdefault(alike, run.name)

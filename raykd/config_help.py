@@ -56,7 +56,7 @@ def overview() -> str:
     for command, root in ROOTS.items():
         top = places(root)[0]
         lines += [f"python -m {command}: {top.text}", ""]
-        lines += [f"  {key.name:<12}{key.text.partition('. ')[0].rstrip('.')}" for key in top.kinds[0].keys]
+        lines += [f"  {key.name:<14}{key.text.partition('. ')[0].rstrip('.')}" for key in top.kinds[0].keys]
         lines.append("")
     return "\n".join([*lines, "raykd config KEY tells more, such as: raykd config train.lr"])
 

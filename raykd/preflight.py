@@ -1,5 +1,7 @@
 """What can be found wrong with a run before Ray starts, speech is made or a demo teacher is trained."""
 
+from collections.abc import Callable
+
 from transformers import WhisperConfig
 
 from raykd import storage
@@ -19,6 +21,18 @@ from raykd.models.pairs import check_compatible
 from raykd.models.whisper import config_if_here, load_processor
 from raykd.parts.students.pretrained import Pretrained
 from raykd.tracking.run_folder import RunFolder
+
+
+def told_of(where: str, check: Callable[[], None]) -> None:
+    """Make a check whose mistakes are told with the place that they are at.
+
+    Raises:
+        UserError: as the check raises it.
+    """
+    try:
+        check()
+    except UserError as error:
+        raise UserError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 
 def check_run(config: Config, resume: bool, *, needs_text: bool = True) -> None:

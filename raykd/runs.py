@@ -1,5 +1,6 @@
 """What every training run does, whatever it trains: its folder, its records, its best checkpoint, and how it ends."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from raykd.training.selection import CheckpointSelection
 from raykd.training.shell import train_on_cluster
 from raykd.training.worker import TrainingJob
 
+_CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 _JOB_FOLDER = "runtime_resources/working_dir_files"
 """Part of the path of a Ray job's working folder."""
 Evaluate = Callable[[str], Mapping[str, Any]]
@@ -227,7 +229,9 @@ def opened_run(
             except UserError:
                 spoilt |= not resume and not run.has("history.jsonl")
                 raise
-            except OSError as error:  # a full disk, before or after training
+            except OSError as error:
+                if error.errno not in _CANNOT_BE_WRITTEN:
+                    raise
                 raise RunError(
                     f"{run.path}: cannot be written ({error.strerror or error}); what is there is kept; mend it and go on with "
                     "--resume"

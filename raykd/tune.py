@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raykd import storage
@@ -90,7 +91,7 @@ def _checked(space: Any, path: str) -> list[Config]:
     Raises:
         UserError: a mistake, told with its key.
     """
-    from raykd.preflight import check_run
+    from raykd.preflight import check_run, told_of
 
     configs: list[Config] = space.check()
     for config in configs:
@@ -105,10 +106,7 @@ def _checked(space: Any, path: str) -> list[Config]:
         key = json.dumps(config.model_dump(mode="json", include={"data", "teacher", "student", "objective"}), sort_keys=True)
         if key not in seen:
             seen.add(key)
-            try:
-                check_run(config.model_copy(update={"output_dir": space.sweep.output_dir}), resume=False)
-            except UserError as error:
-                raise UserError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+            told_of(path, partial(check_run, config.model_copy(update={"output_dir": space.sweep.output_dir}), resume=False))
     return configs
 
 

@@ -91,8 +91,8 @@ class SweepConfig(Section):
     """Points tried; a grid has as many as it has."""
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     """Each point is run with each seed: what differs between them is noise."""
-    seed: int = Field(0, ge=0)
-    """Of what the sampler draws."""
+    sampler_seed: int = Field(0, ge=0, lt=2**32)
+    """Of what the sampler draws; the trials' own are `seeds`."""
     asha: AshaConfig | None = None
     """Stop trials early; None: each runs to its end."""
     pbt: PbtConfig = PbtConfig()

@@ -37,7 +37,7 @@ _FLOAT_SCALES = (2.0**15, 2.0**23, 2.0**31)
 _LOUDEST = 8.0
 """Floats up to here are loud (18 dB over full scale); beyond, they are whole numbers in disguise."""
 _CANCELLED = 0.1
-"""Channels whose mean has less than this share of the loudest one's power cancel each other: one of them is turned round."""
+"""Channels whose mean has less than this share of the loudest one's amplitude cancel each other: one is turned round."""
 _ROUNDED_S = 0.05
 """A file as long as its part, to so much, is the part: it was cut out already."""
 _AT_ONCE_BYTES = 8 << 20
@@ -135,8 +135,7 @@ def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> n
                 samples_S = _read_part(file, part, max_seconds)
                 truncated = len(samples_S) < _WHOLE * int(part[1] * rate)
     except (soundfile.SoundFileError, OSError, MemoryError):
-        stream.seek(0)
-        samples_S, rate, truncated = *_decode_otherwise(stream.read(), max_seconds, part), False
+        samples_S, rate, truncated = *_decode_otherwise(stream, max_seconds, part), False
     if truncated:
         raise AudioError("truncated audio")
     if rate != SAMPLE_RATE:
@@ -212,20 +211,25 @@ def _mono(samples_SC: np.ndarray) -> np.ndarray:
     return mean_S
 
 
-def _decode_otherwise(encoded: bytes, max_seconds: float | None, part: Part | None) -> tuple[np.ndarray, int]:
-    """samples_S and their rate of what libsndfile does not know, with PyAV.
+def _decode_otherwise(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> tuple[np.ndarray, int]:
+    """samples_S and their rate of a kind of file that libsndfile does not know, with PyAV. One that it knows is damaged, and
+    FFmpeg would give what is left of it without a word.
 
     Raises:
         AudioError: it is not known there either, or PyAV is not installed.
     """
+    stream.seek(0)
+    kind = container_of(stream.read(16))
+    stream.seek(0)
+    if not kind:
+        raise AudioError("unreadable audio")
     if importlib.util.find_spec("av") is None:
-        kind = container_of(encoded)
-        raise AudioError(f"{kind} needs PyAV: pip install 'raykd[audio]'" if kind else "unreadable audio")
+        raise AudioError(f"{kind} needs PyAV: pip install 'raykd[audio]'")
     import av
 
     blocks_S: list[np.ndarray] = []
     try:
-        with av.open(io.BytesIO(encoded), "r") as container:
+        with av.open(stream, "r") as container:
             if not container.streams.audio:
                 raise AudioError("no audio in the file")
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)

@@ -19,16 +19,17 @@ _NAMES = {
     b"\x1a\x45\xdf\xa3": "WebM or Matroska",
     b"0&\xb2u": "WMA",
     b"#!AMR": "AMR",
+    b"\x0bw": "AC-3",
     b"\xff\xf1": "AAC",
     b"\xff\xf9": "AAC",
 }
 
 
-def container_of(encoded: bytes) -> str:
-    """The name of a kind of file that libsndfile does not read; empty where it is none of those."""
-    if encoded[4:8] == b"ftyp":
+def container_of(start: bytes) -> str:
+    """The name of a kind of file that libsndfile does not read, from its first 16 bytes; empty where it is none of those."""
+    if start[4:8] == b"ftyp":
         return "MP4"
-    return next((name for start, name in _NAMES.items() if encoded.startswith(start)), "")
+    return next((name for mark, name in _NAMES.items() if start.startswith(mark)), "")
 
 
 def check_container(encoded: bytes) -> None:

@@ -3,6 +3,7 @@
 Paths are absolute local paths or URIs. A URI keeps its query (`s3://bucket/folder?region=...`).
 """
 
+import codecs
 import posixpath
 import re
 from collections.abc import Sequence
@@ -93,6 +94,21 @@ def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.s
     if not files:
         raise UserError(f"{key}: no {what} in {path}; expected {', '.join(suffixes)}")
     return sorted(files, key=lambda file: file.name)
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a small text file. Bytes that are not UTF-8 stand as surrogates, for `data.utterances` to find.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    filesystem, inner = connect(path)
+    try:
+        with filesystem.open_input_stream(inner, compression=None) as stream:
+            data = stream.read()
+    except OSError as error:
+        raise read_error(path, error) from None
+    return str(data.removeprefix(codecs.BOM_UTF8), "utf-8", "surrogateescape").splitlines()
 
 
 def read_error(path: str, error: Exception) -> UserError:

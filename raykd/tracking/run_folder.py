@@ -47,6 +47,18 @@ class RunFolder:
             number += 1
 
     @classmethod
+    def given(cls, path: str) -> "RunFolder":
+        """The run in a folder that the user named.
+
+        Raises:
+            UserError: there is none.
+        """
+        run = cls(path.rstrip("/"))
+        if not run.has("config.yaml"):
+            raise UserError(f"{path}: is no run folder (it has no config.yaml); give the folder that a run was written to")
+        return run
+
+    @classmethod
     def latest(cls, output_dir: str, name: str) -> "RunFolder":
         """The run to resume: the newest unfinished one of that name, else the newest.
 

@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raykd.config import load_config
-from raykd.errors import UserError
 from raykd.tracking.history import History, read_history
 from raykd.tracking.mlflow_values import flat_params
 from raykd.tracking.run_folder import RunFolder
@@ -139,12 +138,8 @@ def entries_of_runs(folders: Sequence[str]) -> list[Entry]:
     Raises:
         UserError: a folder is no run's.
     """
-    runs = [RunFolder(folder.rstrip("/")) for folder in folders]
-    configs = {}
-    for run in runs:
-        if not run.has("config.yaml"):
-            raise UserError(f"{run.path}: is no run folder (it has no config.yaml); give the folder that a run was written to")
-        configs[run.path] = load_config(run.config_path)
+    runs = [RunFolder.given(folder) for folder in folders]
+    configs = {run.path: load_config(run.config_path) for run in runs}
     flat = {path: flat_params(config.model_dump(mode="json", exclude=_APART)) for path, config in configs.items()}
     keys = dict.fromkeys(key for params in flat.values() for key in params)
     different = [key for key in keys if len({params.get(key) for params in flat.values()}) > 1]

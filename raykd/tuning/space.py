@@ -85,7 +85,7 @@ class Space:
         """All that a sampler which does not learn tries."""
         if self.sweep.sampler == "grid":
             return list(self._grid())
-        rng = np.random.default_rng(self.sweep.seed)
+        rng = np.random.default_rng(self.sweep.sampler_seed)
         found: list[Coded] = []
         for _ in range(self.sweep.trials * _DRAWS):
             coded = self.drawn(rng)
@@ -140,7 +140,7 @@ class Space:
             UserError: a key that is unknown, a value that is impossible, alone or beside others, or a condition that never
                 holds.
         """
-        rng = np.random.default_rng(self.sweep.seed)
+        rng = np.random.default_rng(self.sweep.sampler_seed)
         tried = [coded for key in self._order for coded in self._around(key, rng)]
         if self.sweep.sampler in {"grid", "random"}:
             tried += self.points()

@@ -193,7 +193,7 @@ def _searcher(sweep: SweepConfig, space: Space) -> Searcher | None:
         return None
     from ray.tune.search.optuna import OptunaSearch
 
-    return OptunaSearch(space=space.suggested, metric=WER, mode="min", seed=sweep.seed)
+    return OptunaSearch(space=space.suggested, metric=WER, mode="min", seed=sweep.sampler_seed)
 
 
 def _scheduler(sweep: SweepConfig) -> TrialScheduler | None:
@@ -207,7 +207,7 @@ def _scheduler(sweep: SweepConfig) -> TrialScheduler | None:
         )
     if sweep.sampler != "pbt":
         return None
-    random.seed(sweep.seed)  # Ray draws from the process's own generator
+    random.seed(sweep.sampler_seed)  # Ray draws from the process's own generator
     return PopulationBasedTraining(
         time_attr=AT,
         perturbation_interval=100 * sweep.pbt.interval,

@@ -78,7 +78,7 @@ def test_points_at_random_are_spread_as_said_and_come_from_the_seed() -> None:
     assert rates.min() >= -5
     assert rates.max() <= -1
     assert space(search, trials=400).points() == made.points()
-    assert space(search, trials=400, seed=1).points() != made.points()
+    assert space(search, trials=400, sampler_seed=1).points() != made.points()
 
 
 def test_a_small_space_is_not_tried_twice() -> None:

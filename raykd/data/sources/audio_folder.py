@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raykd.data.files import SourceFile, connect, list_files, read_error, relative_to
+from raykd.data.files import SourceFile, connect, list_files, read_lines, relative_to
 from raykd.data.sources.manifest import MANIFEST_SUFFIXES, parts_of_files
 from raykd.data.sources.part import PART_ROWS, Part
 from raykd.data.utterances import NOT_UTF8, Origin, split_of_folder, utterance
@@ -89,14 +89,14 @@ def _listed_texts(file: SourceFile) -> dict[str, str] | None:
     """
     base = posixpath.basename(file.name).lower()
     if base == "metadata.csv":
-        lines = _lines(file.path)
+        lines = read_lines(file.path)
         rows = [line.split("|") for line in lines if line]
         if not rows or not all(2 <= len(row) <= 3 for row in rows) or "file_name" in rows[0]:
             return None
         return {row[0].strip(): row[-1].strip() or row[1].strip() for row in rows}
     if not _LISTS.fullmatch(base):
         return None
-    rows = [re.split(r"\s", line.strip(), maxsplit=1) for line in _lines(file.path) if line.strip()]
+    rows = [re.split(r"\s", line.strip(), maxsplit=1) for line in read_lines(file.path) if line.strip()]
     return {row[0]: row[1].strip() for row in rows if len(row) == 2}
 
 
@@ -109,15 +109,6 @@ def _text_in(listing: Mapping[str, Mapping[str, str]], name: str) -> str | None:
         if stem in texts:
             return texts[stem]
     return None
-
-
-def _lines(path: str) -> list[str]:
-    filesystem, inner = connect(path)
-    try:
-        with filesystem.open_input_stream(inner, compression=None) as stream:
-            return stream.read().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise read_error(path, error) from None
 
 
 def _folders(name: str) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raykd.data.files import SourceFile, child, connect, list_files, read_error
+from raykd.data.files import SourceFile, child, list_files, read_lines
 from raykd.data.sources.part import PART_ROWS, Part
 from raykd.data.utterances import Origin, split_of_file, utterance
 from raykd.errors import UserError
@@ -81,13 +81,6 @@ def _base(folder: str, recordings: dict[str, str]) -> str:
 
 def _pairs(path: str) -> list[tuple[str, str]]:
     """(first word, rest) of the lines of a file; none where there is no file."""
-    if not exists(path):
-        return []
-    filesystem, inner = connect(path)
-    try:
-        with filesystem.open_input_stream(inner, compression=None) as stream:
-            lines = stream.read().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise read_error(path, error) from None
+    lines = read_lines(path) if exists(path) else []
     split = [line.strip().split(maxsplit=1) for line in lines if line.strip()]
     return [(words[0], words[1].strip() if len(words) > 1 else "") for words in split]

@@ -14,11 +14,11 @@ from raykd.config.base import Section, types_in
 from raykd.config.data import AutoSource, DataConfig, Source
 from raykd.config.mistakes import mistakes
 from raykd.config.text import AutoTextSource, TextConfig, TextSource
+from raykd.data.sources.manifest import MANIFEST_SUFFIXES
 from raykd.errors import UserError
 from raykd.storage import filesystem_of
 
 ConfigT = TypeVar("ConfigT", bound=Section)
-_MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".tsv.gz")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _SPLITS = {"train", "dev", "validation", "valid", "test"}
 
@@ -112,7 +112,7 @@ def recognise_folder(path: str) -> str:
         raise UserError(f"{path} cannot be listed ({error.strerror or error}); check its permissions") from None
     if any(name.endswith(_TARS) for name in files):
         return "webdataset"
-    if any(name.endswith(_MANIFESTS) and not name.startswith("metadata.") for name in files):
+    if any(name.endswith(MANIFEST_SUFFIXES) and not name.startswith("metadata.") for name in files):
         return "manifest"
     return "audio_folder"
 
