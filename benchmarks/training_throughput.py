@@ -111,8 +111,7 @@ def plain_steps(job: StudentJob, threads: int) -> list[float]:
             group["lr"] = learning_rate(config, batches.step, steps)
         clock, (batch,) = Clock(batches.step, steps), batches.micro
         terms = method.active(clock)
-        with method.targets(batch, terms) as targets:
-            loss, _ = module(batch, targets, terms, clock)
+        loss, _ = module(batch, method.targets, terms, clock)
         optimizer.zero_grad()
         (loss / batches.global_tokens).backward()
         torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)

@@ -76,6 +76,7 @@ class TrainingRun:
             on_score=self._on_dev_score,
             known_scores={record["step"]: record[score] for record in scored if record["split"] == "dev"},
             score=score,
+            first=round(job.method.settled * plan.steps),
         )
         if start and plan.evaluation_due(first):
             selection.written(first, evaluate=True)

@@ -41,6 +41,23 @@ def tiny_whisper_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lively_dir(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Whisper with weights so large that it says something else for each utterance."""
+    import torch
+
+    from raykd.models.whisper import load_processor, load_whisper, save_whisper
+
+    model = load_whisper(str(tiny_whisper_dir))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(15)
+    folder = tmp_path_factory.mktemp("lively")
+    save_whisper(model, load_processor(str(tiny_whisper_dir)), str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A local Ray cluster with two CPUs, shared by the tests of a session."""
     import ray

@@ -74,9 +74,8 @@ MUTANTS = (
     Mutant(
         "a term dropped on the last micro-batch",
         LOOP,
-        "loss, term_sums_K = self.engine.forward(batch, targets, terms, clock)",
-        "kept = terms[:1] * len(terms) if number and number == len(micro) - 1 else terms\n"
-        "                loss, term_sums_K = self.engine.forward(batch, targets, kept, clock)",
+        "said = [k for k, active in enumerate(terms) if not active.term.silent(batch)]",
+        "said = [0] if number and number == len(micro) - 1 else list(range(len(terms)))",
     ),
     Mutant(
         "learning rate one step late",

@@ -1,6 +1,7 @@
 """Terms over given hidden states and labels, and a target to measure them against, without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -25,6 +26,12 @@ NOW = Clock(step=0, steps=1)
 def nobody(name: str) -> Tensor:
     """For a chunk whose terms do not ask what anybody thinks of the labels."""
     raise AssertionError(name)
+
+
+@contextmanager
+def no_targets(batch: Any, terms: Any) -> Iterator[dict[str, Outputs]]:
+    """For a step whose terms are measured against nobody."""
+    yield {}
 
 
 def labelled(labels_BU: Tensor, sampled_B: Tensor | None = None) -> Batch:

@@ -23,6 +23,7 @@ from raykd.parts.students.student import Student
 from raykd.parts.targets.cached import CachedTarget
 from raykd.parts.targets.target import TEACHER
 from raykd.parts.targets.whisper import WhisperTarget
+from raykd.parts.terms.term import STUDENT
 
 
 def _elsewhere(found: list[tuple[str, str]], *keys: str) -> ValidationError:
@@ -106,6 +107,8 @@ class Config(RunConfig):
             method = self.method
         except UserError as error:
             raise ValueError(str(error)) from None
+        if STUDENT in method.targets:
+            raise wrong(f"no target can be named {STUDENT}, which stands for the student; give it another name", "objective")
         try:
             method.needed(method.terms)
         except KeyError as error:
@@ -122,7 +125,8 @@ class Config(RunConfig):
     def method(self) -> Method:
         """All parts of the objective, its terms named, with the teacher among its targets and all inputs."""
         made = self.objective.method()
-        targets = {**({TEACHER: self.teacher} if self.teacher else {}), **made.targets}
+        teacher = {TEACHER: self.objective.taught_by(self.teacher)} if self.teacher else {}
+        targets = {**teacher, **made.targets}
         inputs = (*self.inputs, *made.inputs, *self.student.inputs)
         return Method(named(made.terms), targets, made.context, inputs, made.updates)
 

@@ -41,6 +41,7 @@ from raykd.data.format import SpeechFormat
 from raykd.errors import UserError
 from raykd.models.experts import WhisperWithExperts, expert_languages
 from raykd.models.lora import WhisperWithLora, lora_of
+from raykd.models.shrinking import SHRINKING, ShrinkingWhisper
 from raykd.storage import is_remote, local_copy, local_output
 
 POSITIONS_PER_S = 50
@@ -89,6 +90,8 @@ def model_class(config: WhisperConfig) -> type[WhisperForConditionalGeneration]:
     """What a config is of: a plain Whisper, or one with modules of raykd's beside its own."""
     if lora_of(config):
         return WhisperWithLora
+    if hasattr(config, SHRINKING):
+        return ShrinkingWhisper
     return WhisperWithExperts if expert_languages(config) else WhisperForConditionalGeneration
 
 

@@ -4,7 +4,7 @@ A *room* is a list of parts of one kind: terms, targets, recipes, contexts, inpu
 the room's tag (`kind: kl`, `recipe: kd`). Whatever else raykd needs to know of a part, the part says itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import GetCoreSchemaHandler, ValidationError
@@ -118,6 +118,18 @@ class Live:
 
     learner: nn.Module | None = None
     """What trains beside the student, such as a projection: in the same optimiser, checkpoint and learning rate."""
+
+    def before_step(self, batch: Any, clock: Clock) -> None:
+        """A micro-batch is ready, and neither targets nor student have been run on it. What is found out about it for others
+        belongs into `batch.memo`.
+        """
+
+    def before_update(self, gradient_of: Callable[[nn.Parameter], Tensor | None], clock: Clock) -> None:
+        """The gradients of the global batch are there and no parameter has changed yet.
+
+        `gradient_of` gives a trained parameter's, whole; None: it got none. Both are collective: called on all workers, in the
+        same order.
+        """
 
     def after_update(self, clock: Clock, means: Mapping[str, float]) -> None:
         """An optimiser step was made. `means`: of each term over its tokens of the global batch, equal on all workers.

@@ -25,6 +25,8 @@ class Worker:
     rank: int = 0
     world: int = 1
     seed: int = 0
+    autocast: torch.dtype | None = None
+    """Type that what trains computes in, by autocast; None: its own."""
     kept_tokens: Sequence[int] | None = None
     """Of each of the student's tokens, its id in the vocabulary of the models that teach, which are cut to these; None: they
     speak the same."""

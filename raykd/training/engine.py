@@ -86,6 +86,15 @@ class Engine:
         self.updates += updated
         return updated
 
+    def gradient_of(self, parameter: nn.Parameter) -> Tensor | None:
+        """A parameter's whole gradient of the global batch, before clipping; None: it got none.
+
+        To be asked between the last `backward` of a global batch and `step`.
+        """
+        from deepspeed.utils import safe_get_full_grad
+
+        return parameter.grad if self.zero_stage == 0 else safe_get_full_grad(parameter)
+
     def gradient_norm(self) -> float:
         """Global gradient norm before clipping of the last global batch; not finite where the update was left out."""
         return self._norm if self._norm >= 0 else math.nan  # DeepSpeed says -1
@@ -218,4 +227,6 @@ class WholeCopy:
                 for name, parameter in self._copy.to(self.engine.device).named_parameters():
                     if parameter.requires_grad:
                         parameter.copy_(safe_get_full_fp32_param(theirs[name]).reshape(parameter.shape))
+                for buffer, current in zip(self._copy.buffers(), self._module.buffers(), strict=True):
+                    buffer.copy_(current)
         return self._copy

@@ -74,12 +74,15 @@ class Trainer:
         sums_K = torch.zeros(len(terms), dtype=torch.float64, device=self.engine.device)
         for number, batch in enumerate(micro):
             self._seed(clock, number)
-            with self.method.targets(batch, terms) as targets:
-                loss, term_sums_K = self.engine.forward(batch, targets, terms, clock)
-            sums_K += term_sums_K.detach()
-            if number == len(micro) - 1:
+            said = [k for k, active in enumerate(terms) if not active.term.silent(batch)]
+            loss, term_sums = self.engine.forward(batch, self.method.targets, [terms[k] for k in said], clock)
+            sums_K[said] += term_sums.detach()
+            last = number == len(micro) - 1
+            if last:
                 means = self._means(sums_K, counts_K, terms, batches)
             self.engine.backward(loss, self.world / most)
+            if last:
+                self.method.before_update(self.engine.gradient_of, clock)
             updated = self.engine.step(rate)
         self._look_at_gradient(updated, batches)
         self.method.after_update(clock, means)

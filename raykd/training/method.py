@@ -14,6 +14,7 @@ from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.targets.target import LiveTarget
+from raykd.parts.terms.term import STUDENT, Term, TokenTerm
 from raykd.parts.worker import Worker
 from raykd.training.objective import ActiveTerm
 from raykd.training.step import wanted_by
@@ -37,11 +38,21 @@ class LiveMethod:
             self._built(f"inputs.{number}", one.build(on))
         for number, update in enumerate(method.updates):
             self._built(f"updates.{number}", update.build(on))
+        for term in method.terms:
+            self._require_learning(term)
         self._inputs = [live for live in self._live.values() if isinstance(live, LiveInput)]
 
     def _built(self, place: str, live: Live | None) -> None:
         if live is not None:
             self._live[place] = live
+
+    def _require_learning(self, term: Term) -> None:
+        of = term.of if isinstance(term, TokenTerm) else STUDENT
+        place = f"targets.{of}"
+        if of != STUDENT and place in self._live and self._live[place].learner is None:
+            raise UserError(
+                f"objective.terms: {term.name} teaches `{of}`, which does not learn; take a target of kind learning"
+            )
 
     def _needed_from(self, clock: Clock) -> list[str]:
         """Targets that some term asks for now or later."""
@@ -50,6 +61,11 @@ class LiveMethod:
     def learners(self) -> dict[str, nn.Module]:
         """What parts train beside the student, by place."""
         return {place: live.learner for place, live in self._live.items() if live.learner is not None}
+
+    def heads(self) -> list[nn.Parameter]:
+        """Output heads of targets that train them."""
+        heads = [live.head_VD for live in self._live.values() if isinstance(live, LiveTarget)]
+        return [head_VD for head_VD in heads if isinstance(head_VD, nn.Parameter) and head_VD.requires_grad]
 
     @property
     def reads_student(self) -> bool:
@@ -68,12 +84,14 @@ class LiveMethod:
         ]
 
     def prepared(self, batch: Any, terms: Sequence[ActiveTerm], clock: Clock, gradient: Gradient) -> Any:
-        """The micro-batch as student and targets get it: with its context, then its inputs."""
+        """The micro-batch as student and targets get it: with its context, then its inputs; all parts have seen it."""
         context = self._live.get("context")
         if isinstance(context, LiveContext):
             batch = context.apply(batch, clock)
         for live in self._inputs:
             batch = live.apply(batch, lambda changed: gradient(changed, terms, clock), clock)
+        for live in self._live.values():
+            live.before_step(batch, clock)
         return batch
 
     @contextmanager
@@ -88,6 +106,11 @@ class LiveMethod:
                 said[name] = live.outputs(batch, wanted, said)
                 stack.enter_context(live.at_hand())
             yield said
+
+    def before_update(self, gradient_of: Callable[[nn.Parameter], Tensor | None], clock: Clock) -> None:
+        """Tell every part that the gradients of a global batch are there."""
+        for live in self._live.values():
+            live.before_update(gradient_of, clock)
 
     def after_update(self, clock: Clock, means: Mapping[str, float]) -> None:
         """Tell every part of an optimiser step."""

@@ -44,12 +44,15 @@ class ActiveTerm:
 class ObjectiveHead(nn.Module):
     """The objective as a module whose `weight` is the output head's, so that ZeRO-3 gathers it for this forward.
 
-    The weight is a parameter, the same one as the token embedding's where they are tied, and not a copy.
+    The weight is a parameter, the same one as the token embedding's where they are tied, and not a copy. `others`: output heads
+    that train beside it.
     """
 
-    def __init__(self, weight_VD: Tensor, chunk_tokens: int | None = None) -> None:
+    def __init__(self, weight_VD: Tensor, chunk_tokens: int | None = None, others: Sequence[nn.Parameter] = ()) -> None:
         super().__init__()
         self.weight = weight_VD
+        for number, parameter in enumerate(others):
+            self.register_parameter(f"other_{number}", parameter)
         self.chunk_tokens = chunk_tokens
         self.product_dtype = weight_VD.dtype
         """Type that the products for the logits were taken in, the last time."""
@@ -77,7 +80,8 @@ def objective(
     type of the weight, or that of `torch.autocast` where it is on; softmaxes in float32, or float64 where the weight is. The
     weight's gradient is accumulated over chunks in float32 or wider. With no valid token the loss is 0, and still has a graph,
     so that an idle worker takes part in backward. Gradients are computed together with the value, unless gradients are off or
-    neither input wants one.
+    neither input wants one. Terms of a target that learns have a pass of their own, from its last states and output head, with
+    the student among the constants.
 
     Raises:
         ValueError: labels outside the vocabulary, or a target that is missing or has other tokens or another vocabulary.
@@ -85,15 +89,31 @@ def objective(
     assert student.hidden_ND is not None
     labels_N = batch.labels_N
     _check(student.hidden_ND, weight_VD, labels_N, targets, terms)
-    by_token = [active for active in terms if isinstance(active.term, TokenTerm)]
-    loss, token_sums_K = _over_tokens(student.hidden_ND, weight_VD, labels_N, batch, targets, by_token, clock, chunk_tokens)
-    sums = dict(zip((active.name for active in by_token), token_sums_K.unbind(), strict=True))
+    heads = {STUDENT: (student.hidden_ND, weight_VD)}
+    said = {name: theirs.distribution for name, theirs in targets.items() if theirs.distribution is not None}
+    for name in {active.term.of for active in terms if isinstance(active.term, TokenTerm)} - {STUDENT}:
+        heads[name] = _head_of(name, targets)
+        said[STUDENT] = HeadDistribution(student.hidden_ND.detach(), weight_VD.detach().to(_product_dtype(weight_VD)))
+    loss, sums = student.hidden_ND.new_zeros(()), {}
+    for name, (hidden_ND, head_VD) in heads.items():
+        own = [active for active in terms if isinstance(active.term, TokenTerm) and active.term.of == name]
+        part, sums_K = _over_tokens(name, hidden_ND, head_VD, labels_N, batch, said, own, clock, chunk_tokens)
+        loss = loss + part
+        sums |= zip((active.name for active in own), sums_K.unbind(), strict=True)
     for active in terms:
         if isinstance(active.term, OutputTerm):
             total = active.term.total(student, targets, batch, clock, active.live)
             loss = loss + active.weight * active.share * total
             sums[active.name] = total.detach().double()
-    return loss, torch.stack([sums[active.name] for active in terms]) if terms else token_sums_K
+    return loss, torch.stack([sums[active.name] for active in terms]) if terms else loss.new_zeros(0, dtype=torch.float64)
+
+
+def _head_of(name: str, targets: Mapping[str, Outputs]) -> tuple[Tensor, Tensor]:
+    """Last states and output head of a target that learns."""
+    said = targets[name]
+    assert said.hidden_ND is not None
+    assert isinstance(said.distribution, HeadDistribution)
+    return said.hidden_ND, said.distribution.weight_VD
 
 
 def default_chunk_tokens(width: int, device: torch.device) -> int:
@@ -110,11 +130,12 @@ def default_chunk_tokens(width: int, device: torch.device) -> int:
 
 
 def _over_tokens(
+    of: str,
     hidden_ND: Tensor,
     weight_VD: Tensor,
     labels_N: Tensor,
     batch: Any,
-    targets: Mapping[str, Outputs],
+    targets: Mapping[str, TokenDistribution],
     terms: Sequence[ActiveTerm],
     clock: Clock,
     chunk_tokens: int | None,
@@ -122,10 +143,11 @@ def _over_tokens(
     device = hidden_ND.device
     compute_dtype = _product_dtype(weight_VD)
     work = _Work(
+        of=of,
         batch=batch,
         labels_N=labels_N,
         student=HeadDistribution(hidden_ND.detach(), weight_VD.detach().to(compute_dtype)),
-        targets={name: said.distribution for name, said in targets.items() if said.distribution is not None},
+        targets=targets,
         terms=terms,
         clock=clock,
         chunk_tokens=chunk_tokens or default_chunk_tokens(hidden_ND.shape[1], device),
@@ -149,8 +171,8 @@ def _check(
         raise ValueError(f"{len(labels_N)} labels for {tokens} hidden states")
     if ((labels_N < 0) | (labels_N >= vocabulary)).any():
         raise ValueError(f"labels must lie in 0..{vocabulary - 1}; select the valid positions first")
-    diverged_from = {name for active in terms if isinstance(active.term, TokenTerm) for name in active.term.targets()}
-    for name in sorted({name for active in terms for name in active.term.targets()}):
+    diverged_from = {name for active in terms if isinstance(active.term, TokenTerm) for name in active.term.runs()}
+    for name in sorted({name for active in terms for name in active.term.runs()}):
         distribution = targets[name].distribution if name in targets else None
         if name not in targets or (distribution is None and name in diverged_from):
             raise ValueError(f"no distribution for the target `{name}`")
@@ -163,10 +185,12 @@ def _check(
 class _Work:
     """Everything a pass over the tokens needs besides the two differentiable inputs."""
 
+    of: str
+    """Who learns: the student, or a target."""
     batch: Any
     labels_N: Tensor
     student: HeadDistribution
-    """Its weight is in the type that products are taken in."""
+    """Of whoever learns; its weight is in the type that products are taken in."""
     targets: Mapping[str, TokenDistribution]
     terms: Sequence[ActiveTerm]
     clock: Clock
@@ -182,7 +206,7 @@ class _Work:
     def of_labels(self, name: str) -> Tensor:
         """See `Chunk.of_labels`. A pass of its own over all tokens, the first time that a term asks."""
         if name not in self.memo:
-            said = self.student if name == STUDENT else self.targets[name]
+            said = self.student if name == self.of else self.targets[name]
             labels_N1 = self.labels_N[:, None]
             parts = [said.log_probs(tokens, 1.0).gather(1, labels_N1[tokens]).squeeze(1) for tokens in self.chunks()]
             self.memo[name] = torch.cat(parts)
@@ -193,7 +217,7 @@ class _Work:
 
         Terms in closed form share one softmax for each side and temperature, and the logits' own memory becomes the gradient's.
         """
-        chunk = Chunk(logits_NV, tokens, self.batch, self.labels_N, self.targets, self.clock, self.of_labels)
+        chunk = Chunk(logits_NV, tokens, self.batch, self.labels_N, self.targets, self.clock, self.of_labels, self.of)
         by_autograd = {
             active.name: _by_autograd(active, chunk, logits_NV, wants_gradient) for active in self._without_gradient()
         }

@@ -24,13 +24,16 @@ class CheckpointSelection:
         on_score: Callable[[int, Scores], None],
         known_scores: Mapping[int, float],
         score: str = "wer",
+        first: int = 0,
     ) -> None:
-        """`evaluate(path)` scores a checkpoint; `known_scores` are the values of `score`, by step, from before a resume."""
+        """`evaluate(path)` scores a checkpoint; `known_scores` are the values of `score`, by step, from before a resume. Those
+        of steps before `first` are scored and never the best, unless there are no others.
+        """
         self._folder = folder
         self._keep = keep
         self._evaluate = evaluate
         self._on_score = on_score
-        self._score_name = score
+        self._score_name, self._first = score, first
         present = {ckpt.step_of(path) for path in ckpt.list_checkpoints(folder)}
         self._known = {step: value for step, value in known_scores.items() if step in present}
         self._pending: dict[int, Future[None]] = {}
@@ -57,7 +60,7 @@ class CheckpointSelection:
         return self._path(self._best_step())
 
     def _best_step(self) -> int:
-        return min(self._known, key=lambda step: (self._known[step], step))
+        return min(self._known, key=lambda step: (step < self._first, self._known[step], step))
 
     def _score(self, step: int) -> None:
         scores = self._evaluate(self._path(step))

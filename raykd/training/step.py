@@ -3,7 +3,8 @@
 Shapes: N valid tokens, D width, K terms.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from raykd.parts.outputs import Outputs
 from raykd.parts.students.learner import Learner
 from raykd.training.objective import ActiveTerm, ObjectiveHead, objective
 
+TargetsOf = Callable[[Any, Sequence[ActiveTerm]], AbstractContextManager[Mapping[str, Outputs]]]
+"""(micro-batch, terms) -> what the targets say that these are measured against: `LiveMethod.targets`."""
+
 
 class Step(nn.Module):
     """What trains, with the objective inside `forward`, so that ZeRO-3 has the output head's weight gathered while it is used.
@@ -22,23 +26,31 @@ class Step(nn.Module):
     `head_VD` is its output head.
     """
 
-    def __init__(self, learner: Learner, autocast: torch.dtype | None = None, others: Iterable[nn.Module] = ()) -> None:
-        """`autocast`: None computes in float32 throughout. `others`: what terms and targets train beside the learner."""
+    def __init__(
+        self,
+        learner: Learner,
+        autocast: torch.dtype | None = None,
+        others: Iterable[nn.Module] = (),
+        heads: Sequence[nn.Parameter] = (),
+    ) -> None:
+        """`autocast`: None computes in float32 throughout. `others`: what terms and targets train beside the learner; `heads`:
+        output heads among that.
+        """
         super().__init__()
         self.learner: Any = learner
         self.others = nn.ModuleList(others)
-        self.head = ObjectiveHead(learner.head_VD)
+        self.head = ObjectiveHead(learner.head_VD, others=heads)
         self.autocast = autocast
 
-    def forward(
-        self, batch: Any, targets: Mapping[str, Outputs], terms: Sequence[ActiveTerm], clock: Clock
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Any, targets_of: TargetsOf, terms: Sequence[ActiveTerm], clock: Clock) -> tuple[Tensor, Tensor]:
         """The weighted terms' part of the mean, and each term's sum (`training.objective.objective`).
 
-        Autocast is entered here and not around the engine, which switches an outer one off.
+        Targets are run here, too: one that learns is part of this module. Autocast is entered here and not around the engine,
+        which switches an outer one off.
         """
         device = self.head.weight.device
-        with torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        mixed = torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+        with targets_of(batch, terms) as targets, mixed:
             hidden_ND, auxiliary = self.learner(batch, wanted_by(terms), clock)
             return self.head(Outputs(auxiliary=auxiliary, hidden_ND=hidden_ND), batch, targets, terms, clock)
 

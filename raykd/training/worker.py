@@ -147,7 +147,10 @@ class _Run:
         self._job, self._rank, self._world, self._plan, self._emit = job, rank, world, plan, emit
         config = job.config
         model = job.load_model()
+        self._model = model
         self._trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._buffers = tuple(model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False)).keys())
+        """Names of what the model holds beside its parameters: kept with what it trains, the same on all workers."""
         self.state = ckpt.CheckpointState(
             step=0,
             frozen_hash=state_hash(model, frozen_names(model)),
@@ -158,10 +161,12 @@ class _Run:
         )
         start = _from_rank_0(_start_of(job, emit) if rank == 0 else None, world)
         if start:
-            self.state = _load_parameters(start, self.state, self._trained)
+            self.state = _load_parameters(start, self.state, {**self._trained, **self._held()})
         learner = job.learner(model)
         dev_loss = job.dev_loss(rank, world, device)
-        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, job.kept_tokens)
+        mixed = compute_dtype(config.train.precision, device)
+        autocast = mixed if mixed != torch.float32 else None
+        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast, job.kept_tokens)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter
@@ -172,12 +177,10 @@ class _Run:
         if start:
             self._restore_parts(ckpt.read_parts(start))
         learner.settle(device, job.frozen_dtype(device))
-        mixed = compute_dtype(config.train.precision, device)
-        autocast = mixed if mixed != torch.float32 else None
         whole = None
         if effective_zero_stage(config.train, world) == 3 and self._method.reads_student:
             whole = learner.whole = WholeCopy(learner)
-        module = Step(learner, autocast, self._method.learners().values()).to(device)
+        module = Step(learner, autocast, self._method.learners().values(), self._method.heads()).to(device)
         engine = Engine(module, config.train, accumulation, world)
         if whole:
             whole.engine = engine
@@ -192,6 +195,9 @@ class _Run:
             for name, parameter in self._beside.items():
                 parameter.copy_(_of_shape(found.pop(f"{_LEARNER}{name}", None), parameter, name))
         self._method.restore(found)
+
+    def _held(self) -> dict[str, Tensor]:
+        return {name: self._model.get_buffer(name) for name in self._buffers}
 
     def count(self, record: Record, seconds: float) -> None:
         """Add a step to the totals, which checkpoints keep: the history may have lost lines."""
@@ -221,6 +227,7 @@ class _Run:
         failure = None
         if keep:
             beside = {f"{_LEARNER}{name}": parameters.pop(name) for name in self._beside}
+            parameters |= {name: buffer.to("cpu", torch.float32, copy=True) for name, buffer in self._held().items()}
             state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in parts.items()}
             failure = _write(self._job, self.state, ckpt.Tensors(parameters, moments, {**state, **beside}))
         failure = _from_rank_0(failure, self._world)
@@ -296,7 +303,7 @@ class CheckpointNotWrittenError(Exception):
     """A checkpoint could not be written. The message names the folder, the cause and what is left."""
 
 
-def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: dict[str, nn.Parameter]) -> ckpt.CheckpointState:
+def _load_parameters(path: str, expected: ckpt.CheckpointState, trainable: Mapping[str, Tensor]) -> ckpt.CheckpointState:
     """Lay a checkpoint's parameters over the model's.
 
     Raises:

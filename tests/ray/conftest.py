@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from raykd.config.data import DataConfig
 from raykd.data.corpus import Corpus
 from raykd.data.format import SpeechFormat
 from raykd.data.prepare import prepare_corpus
-from raykd.models.whisper import load_processor, load_whisper, save_whisper, speech_format
+from raykd.models.whisper import speech_format
 from tests.jobs import WORDS
 
 
@@ -49,16 +48,3 @@ def tiny_corpus(manifest: Path, tiny_format: SpeechFormat, tmp_path_factory: pyt
     """The manifest, prepared for the tiny Whisper."""
     config = DataConfig.model_validate({"source": str(manifest), "cache_dir": str(tmp_path_factory.mktemp("cache"))})
     return prepare_corpus(config, tiny_format)
-
-
-@pytest.fixture(scope="session")
-def lively_dir(tiny_whisper_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Whisper with weights so large that it says something else for each utterance."""
-    model = load_whisper(str(tiny_whisper_dir))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(15)
-    folder = tmp_path_factory.mktemp("lively")
-    save_whisper(model, load_processor(str(tiny_whisper_dir)), str(folder))
-    return folder

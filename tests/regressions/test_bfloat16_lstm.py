@@ -12,7 +12,7 @@ from raykd.parts.targets.mlm import MlmTarget
 from raykd.parts.terms.ce import Ce
 from raykd.training.mlm_job import MlmLearner
 from raykd.training.step import Step
-from tests.terms import NOW, active, worker
+from tests.terms import NOW, active, no_targets, worker
 
 
 def test_training_in_bfloat16() -> None:
@@ -22,7 +22,7 @@ def test_training_in_bfloat16() -> None:
     tokens_BT = torch.randint(0, 59, (3, 9), generator=generator)
     lengths_B = torch.tensor([9, 5, 7])
     masked_BT = torch.arange(9) % 3 == torch.tensor([[0], [1], [2]])
-    arguments: tuple[Any, ...] = (TextBatch([], tokens_BT, lengths_B, masked_BT), {}, active([Ce()]), NOW)
+    arguments: tuple[Any, ...] = (TextBatch([], tokens_BT, lengths_B, masked_BT), no_targets, active([Ce()]), NOW)
     expected, _ = Step(learner)(*arguments)
     loss, _ = step(*arguments)
     assert step.head.product_dtype == torch.bfloat16

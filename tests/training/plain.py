@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,7 +44,8 @@ class Plain:
 
     def train(self, batches: list[Any]) -> dict[str, Tensor]:
         """One update for each whole global batch; the student's parameters by name."""
-        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        teaching = [] if self.teacher is None or isinstance(self.teacher, Kept) else list(self.teacher.parameters())
+        parameters = [p for p in [*self.student.parameters(), *teaching] if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -196,6 +198,36 @@ def askd(plain: Plain, batch: Any) -> Losses:
             self_NV = logits(plain.copy, batch)
         losses["kl_self"] = (0.5 * u, kl(student_NV, self_NV, 2.0, 2.0))
     return losses
+
+
+def with_adapters(model: Any, rank: int) -> Any:
+    """A teacher that trains nothing but peft's adapters in its decoder, from a seed of 0."""
+    model.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        section = LoraConfig(r=rank, lora_alpha=rank, target_modules=["q_proj", "v_proj"])
+        inject_adapter_in_model(section, model.model.decoder)
+    return model.double()
+
+
+def okd(plain: Plain, batch: Any) -> Losses:
+    """KL from the teacher for the student; for the teacher's adapters 0.7 CE and 0.3 KL(student || teacher)."""
+    student_NV, teacher_NV, label_N = logits(plain.student, batch), logits(plain.teacher, batch), labels(batch)
+    return {
+        "kl": (1.0, kl(student_NV, teacher_NV.detach(), 1.0, 1.0)),
+        "ce_teacher": (0.7, functional.cross_entropy(teacher_NV, label_N)),
+        "kl_teacher": (0.3, kl(teacher_NV, student_NV.detach(), 1.0, 1.0)),
+    }
+
+
+def real_time(plain: Plain, batch: Any) -> Losses:
+    """CE for both, and KL from the teacher as it is by now."""
+    student_NV, teacher_NV, label_N = logits(plain.student, batch), logits(plain.teacher, batch), labels(batch)
+    return {
+        "ce": (1.0, functional.cross_entropy(student_NV, label_N)),
+        "kl": (1.0, kl(student_NV, teacher_NV.detach(), 2.0, 2.0)),
+        "ce_teacher": (1.0, functional.cross_entropy(teacher_NV, label_N)),
+    }
 
 
 class PlainExpert(nn.Module):

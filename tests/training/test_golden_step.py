@@ -47,6 +47,8 @@ METHODS = {
     "askd": Method(ASKD, plain.askd),
     "akd": Method({"recipe": "akd", "epsilon": 0.05}, plain.akd),
     "distilwhisper": Method({"recipe": "distilwhisper"}, plain.distilwhisper, {"experts": True}),
+    "okd": Method({"recipe": "okd", "alpha": 0.3, "rank": 4}, plain.okd),
+    "real_time": Method({"recipe": "real_time"}, plain.real_time),
 }
 EXPERTS = {"kind": "experts", "languages": ["pl"], "gate_width": 8, **dict.fromkeys(("gate_dropout", "expert_dropout"), 0.0)}
 """Without what is drawn: workers draw each their own."""
@@ -76,6 +78,10 @@ TWO_WORKERS: list[Case] = [
     ("akd", {"zero_stage": 3}),
     ("distilwhisper", {"zero_stage": 2, "micro_batch_size": 2}),
     ("distilwhisper", {"zero_stage": 3}),
+    ("okd", {"zero_stage": 2, "micro_batch_size": 2}),
+    ("okd", {"zero_stage": 3}),
+    ("real_time", {"zero_stage": 1}),
+    ("real_time", {"zero_stage": 3, "micro_batch_size": 2}),
 ]
 
 
@@ -141,7 +147,7 @@ def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[P
         student=plain.load_experts(job.student, "pl", 8)
         if name == "distilwhisper"
         else plain.load(job.student, job.config.student.freeze_encoder),
-        teacher=plain.load(teacher) if job.kept_tokens is None else plain.Kept(plain.load(teacher), job.kept_tokens),
+        teacher=teacher_by_hand(job, name, teacher),
         losses=METHODS[name].losses,
         lr=rate,
         clip=train.clip_norm,
@@ -151,6 +157,13 @@ def _by_hand(job: StudentJob, name: str, mlm_dir: Path, teacher: str) -> tuple[P
         ema=0.6 if name in {"ema", "askd"} else None,
     )
     return loop, loop.train(whole)
+
+
+def teacher_by_hand(job: StudentJob, name: str, folder: str) -> Any:
+    model = plain.load(folder)
+    if name == "okd":
+        return plain.with_adapters(model, rank=4)
+    return model if job.kept_tokens is None else plain.Kept(model, job.kept_tokens)
 
 
 def assert_same(records: list[Record], job: StudentJob, loop: Plain, expected: dict[str, torch.Tensor]) -> None:

@@ -19,23 +19,34 @@ METHODS: dict[str, dict[str, Any]] = {
     "imitkd": {"recipe": "imitkd", "beta": 0.5, "top_k": 3},
     "askd": {"recipe": "askd", "trust": "batches", "switch": 0.9, "rise": "linear", "self_teacher": "previous_epoch"},
     "distilwhisper": {"recipe": "distilwhisper"},
+    "okd": {"recipe": "okd", "rank": 2},
+    "real_time": {"recipe": "real_time"},
+    "homodistil": {"recipe": "homodistil", "begin": 0.0, "end": 0.8, "every": 2, "uncertainty": True},
+    "cdd": {"recipe": "cdd", "begin": 0.0, "end": 0.8, "every": 1},
+    "rl_kd": {"recipe": "rl_kd", "warm_up": 0.2},
+    "rl_kd_learned": {"recipe": "rl_kd", "warm_up": 0.2, "choose": "learned"},
     "counting": {"terms": [{"kind": "ce"}, {"kind": "counting", "weight": 0.1}]},
     "hint": {"terms": [{"kind": "ce"}, {"kind": "hint"}]},
 }
 WITHOUT_DRAWS = dict.fromkeys(("gate_dropout", "expert_dropout", "noise", "skip"), 0.0)
 
 
-def test_a_method_goes_on_with_what_it_had(make_job: MakeJob, tiny_whisper_dir: Path) -> None:
+def test_a_method_goes_on_with_what_it_had(make_job: MakeJob, tiny_whisper_dir: Path, lively_dir: Path) -> None:
     """Six steps on one worker; then the same on two workers under each ZeRO stage, from the checkpoint of step 3."""
     usual = {"steps": 6, "checkpoint_every": 3, "eval_every": 1000}
-    experts = {"kind": "experts", "model": str(tiny_whisper_dir), "languages": ["pl"], **WITHOUT_DRAWS}
+    students = {
+        "distilwhisper": {"kind": "experts", "model": str(tiny_whisper_dir), "languages": ["pl"], **WITHOUT_DRAWS},
+        "homodistil": {"kind": "shrinking", "decoder_ffn": 0.5, "encoder_ffn": 20, "heads": 1, "freeze_encoder": False},
+        "cdd": {"kind": "shrinking", "decoder_ffn": 0.25, "compactors": True},
+    }
+    other = {"teachers": {"other": {"kind": "whisper", "model": str(lively_dir), "dtype": "float32"}}}
     jobs = [
-        make_job(name, objective=objective, student=experts if name == "distilwhisper" else None, **usual)
+        make_job(name, objective={**objective, **(other if "rl_kd" in name else {})}, student=students.get(name), **usual)
         for name, objective in METHODS.items()
     ]
     whole = train_in_processes(jobs, world=1)
     expected = [final_parameters(job) for job in jobs]
-    stages = (3, 1, 3, 2, 2, 2, 3)
+    stages = (3, 1, 3, 2, 2, 3, 2, 3, 2, 3, 1, 2, 3)
     cut = [
         replace(resumed_at(job, 3), config=job.config.model_copy(update={"train": with_stage(job, stage)}))
         for job, stage in zip(jobs, stages, strict=True)

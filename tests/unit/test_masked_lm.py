@@ -12,7 +12,7 @@ from raykd.models.masked_lm import MaskedLm, load_masked_lm, new_masked_lm, save
 from raykd.parts.terms.ce import Ce
 from raykd.training.mlm_job import MlmLearner
 from raykd.training.step import Step
-from tests.terms import NOW, active
+from tests.terms import NOW, active, no_targets
 
 LENGTHS = torch.tensor([9, 4, 7])
 
@@ -121,7 +121,7 @@ def test_the_training_loss_and_its_gradients_are_those_of_plain_cross_entropy() 
     logits_NV = states_BTD[masked_BT] @ model.embedding.weight.T
     expected = nn.functional.cross_entropy(logits_NV, tokens_BT[masked_BT], reduction="sum")
     expected_gradients = torch.autograd.grad(expected, list(model.parameters()))
-    loss, _ = Step(MlmLearner(model))(TextBatch([], tokens_BT, LENGTHS, masked_BT), {}, active([Ce()]), NOW)
+    loss, _ = Step(MlmLearner(model))(TextBatch([], tokens_BT, LENGTHS, masked_BT), no_targets, active([Ce()]), NOW)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
     for gradient, wanted in zip(torch.autograd.grad(loss, list(model.parameters())), expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-12)

@@ -31,6 +31,11 @@ class Method:
     updates: tuple[Update, ...] = ()
     """Beside those that belong to targets."""
 
+    @property
+    def settled(self) -> float:
+        """Share of training after which the student has its final form."""
+        return max((update.settled for update in self.updates), default=0.0)
+
     def needed(self, terms: Iterable[Term]) -> list[str]:
         """Names of the targets that these terms are measured against, each after those that it is made from.
 
@@ -47,7 +52,7 @@ class Method:
             found[name] = None
 
         for term in terms:
-            for name in term.targets():
+            for name in term.runs():
                 visit(name, ())
         return list(found)
 
@@ -61,6 +66,14 @@ class Recipe(Part):
     @abstractmethod
     def method(self) -> Method:
         """Terms, targets and whatever else the recipe stands for."""
+
+    def taught_by(self, teacher: Target) -> Target:
+        """The config's teacher as the method wants it.
+
+        Raises:
+            UserError: it cannot be that.
+        """
+        return teacher
 
     @classmethod
     def written_out(cls, section: dict[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def copy_layers(
 
     from raykd.models.lora import LORA
     from raykd.models.routing import EXPERTS
+    from raykd.models.shrinking import SHRINKING
     from raykd.models.whisper import drop_forced_ids
 
     encoder_kept = kept_layers(encoder_layers, teacher.config.encoder_layers, "student.encoder_layers")
@@ -97,7 +98,7 @@ def copy_layers(
     config = copy.deepcopy(teacher.config)
     config.encoder_layers, config.decoder_layers = len(encoder_kept), len(decoder_kept)
     config.dtype = torch.float32
-    for key in (EXPERTS, LORA):  # of a teacher that has them, the shared layers are copied
+    for key in (EXPERTS, LORA, SHRINKING):  # of a teacher that has them, the shared layers are copied
         if hasattr(config, key):
             delattr(config, key)
     with torch.device("meta"):

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from torch import Tensor
+
 from raykd.data.batches import Batch, BatchReader
 from raykd.data.corpus import Corpus
 from raykd.data.format import SpeechFormat
@@ -64,11 +66,17 @@ class Ready:
 
 
 class LiveTarget(Live):
-    """A target at work. It is run only for steps at which a term of a weight above 0 asks for it."""
+    """A target at work. It is run only for steps at which a term of a weight above 0 asks for it.
+
+    One with a `learner` learns, if there are terms `of` it: its `hidden_ND` then have their graph.
+    """
+
+    head_VD: Tensor | None = None
+    """The output head of one that learns."""
 
     @abstractmethod
     def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
-        """What the target says about a micro-batch; constants.
+        """What the target says about a micro-batch; constants, but for `hidden_ND` of one that learns.
 
         `wanted` names what terms need beside the distribution. `others`: of the targets that it is made from.
         """

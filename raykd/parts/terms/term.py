@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor
 
 from raykd.config.schedule import ScheduleConfig, Temperature, Weight
@@ -23,8 +23,8 @@ from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live, Part, Room
 
 TERMS_ROOM = Room("terms")
-STUDENT = ""
-"""Stands for the student among the names of targets."""
+STUDENT = "student"
+"""Stands for the student among the names of targets: for whoever learns from it."""
 
 
 class Term(Part):
@@ -53,8 +53,16 @@ class Term(Part):
         return name
 
     def targets(self) -> tuple[str, ...]:
-        """Names of the targets that it is measured against."""
+        """Names of the targets that it is measured against; `student` where that is one."""
         return ()
+
+    def runs(self) -> tuple[str, ...]:
+        """Names of the targets that have to be run for it."""
+        return tuple(name for name in self.targets() if name != STUDENT)
+
+    def silent(self, batch: Any) -> bool:
+        """Whether it has nothing to say about any utterance of a micro-batch, so that its targets need not be run for it."""
+        return False
 
     def target_temperatures(self) -> tuple[float | ScheduleConfig, ...]:
         """At which it asks for its targets' distributions."""
@@ -84,6 +92,9 @@ class TokenTerm(Term):
     Write `values` in plain PyTorch: it is differentiated automatically.
     """
 
+    of: str = STUDENT
+    """Whose distribution it is that learns: the student's, or that of a target which learns (`kind: learning`). The names of
+    the other keys call it the student all the same."""
     student_temperature: Temperature = 1.0
     """The student's logits are divided by this."""
     scale_by_temperature: bool = True
@@ -92,6 +103,10 @@ class TokenTerm(Term):
     def values(self, at: "Chunk") -> Tensor:
         """values_N of the chunk's tokens, differentiable through `at.student(temperature)`."""
         raise NotImplementedError
+
+    def runs(self) -> tuple[str, ...]:
+        """Also whoever learns."""
+        return tuple(dict.fromkeys((*super().runs(), *({self.of} - {STUDENT}))))
 
     def token_weights(self, at: "Chunk") -> Tensor | None:
         """weights_N that the values are multiplied with, constant; None: 1. The count stays the number of tokens."""
@@ -126,6 +141,12 @@ class Divergence(ClosedForm):
     """Which distribution: `teacher`, or a name in `objective.targets`."""
     target_temperature: Temperature = 1.0
     """The target's logits are divided by this."""
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Divergence":
+        if self.target == self.of:
+            raise ValueError(f"target and of are both {self.of!r}: nothing diverges from itself")
+        return self
 
     def targets(self) -> tuple[str, ...]:
         """The target."""
@@ -173,7 +194,10 @@ class Chunk:
         targets: Mapping[str, TokenDistribution],
         clock: Clock,
         of_labels: Callable[[str], Tensor],
+        of: str = STUDENT,
     ) -> None:
+        self.of = of
+        """Who learns: `student()` is its distribution."""
         self.tokens, self.batch, self.clock = tokens, batch, clock
         self.labels_N = labels_N[tokens]
         """The labels; where the decoder reads what the student has said (`batch.sampled_B`), the student's own next tokens."""
@@ -193,8 +217,8 @@ class Chunk:
         return self.clock.at(number)
 
     def student(self, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
-        """The student's distribution at a temperature."""
-        return self._remembered(STUDENT, self.at(temperature))
+        """The distribution of whoever learns, at a temperature."""
+        return self._remembered(self.of, self.at(temperature))
 
     def target(self, name: str, temperature: float | ScheduleConfig = 1.0) -> LogProbs:
         """A target's distribution at a temperature; a constant. Name the target in `targets` of the term."""
@@ -210,7 +234,7 @@ class Chunk:
         other = Chunk.__new__(Chunk)
         other.__dict__.update(self.__dict__)
         other._logits_NV = logits_NV
-        other._memo = {key: value for key, value in self._memo.items() if key[0] != STUDENT}
+        other._memo = {key: value for key, value in self._memo.items() if key[0] != self.of}
         return other
 
     def give_up_logits(self) -> Tensor:
@@ -222,7 +246,7 @@ class Chunk:
     def _remembered(self, name: str, temperature: float) -> LogProbs:
         key = (name, temperature)
         if key not in self._memo:
-            if name != STUDENT:
+            if name != self.of:
                 log_NV = self._targets[name].log_probs(self.tokens, temperature)
             else:
                 assert self._logits_NV is not None

@@ -1,8 +1,8 @@
 """What besides the student changes while it trains, one file each."""
 
-from raykd.parts.updates import self_teacher
+from raykd.parts.updates import selection, self_teacher, shrinking
 from raykd.parts.updates.update import UPDATES_ROOM as ROOM
 
-PARTS = (self_teacher,)
+PARTS = (self_teacher, shrinking, selection)
 
 __all__ = ["PARTS", "ROOM"]

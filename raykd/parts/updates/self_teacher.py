@@ -43,6 +43,8 @@ class Follower(Live):
         theirs = dict(self._student.current().named_parameters())
         for name, weight in self._weights.items():
             weight.lerp_(theirs[name].detach().to(weight.dtype), share)
+        for mine, current in zip(self.model.buffers(), self._student.buffers(), strict=True):
+            mine.copy_(current)
 
     def heard(self) -> Any:
         """The copy, hearing with the student's frozen encoder where there is one."""
