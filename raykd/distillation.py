@@ -414,6 +414,8 @@ class _Distillation:
                 "utterances_per_s": totals.rows / max(totals.seconds, 1e-9),
                 "wall_s": totals.seconds,
                 "tokens": totals.tokens,
+                "teacher_passes": totals.target_passes,
+                "memory_gb": totals.memory_gb,
                 "parameters": sum(one.numel() for one in self.models.student_shape.parameters() if one.requires_grad),
             },
             speed=speed,

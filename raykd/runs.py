@@ -47,6 +47,10 @@ class Totals:
     """Utterances, or segments of text."""
     tokens: int
     seconds: float
+    target_passes: int | None = None
+    """Utterances that teachers were run on; None: an older version did not count them."""
+    memory_gb: float | None = None
+    """Peak of the first worker: of tensors on a GPU, on a CPU of the whole process."""
 
 
 class TrainingRun:
@@ -135,7 +139,15 @@ class TrainingRun:
             sums = {key: sum(record.get(key, 0) for record in steps) for key in ("utterances", "segments", "tokens", "seconds")}
             return Totals(len(steps), sums["utterances"] or sums["segments"], sums["tokens"], sums["seconds"])
         rows = state.totals.get("utterances", state.totals.get("segments", 0))
-        return Totals(state.step, int(rows), int(state.totals["tokens"]), state.totals["seconds"])
+        passes = state.totals.get("target_passes")
+        return Totals(
+            steps=state.step,
+            rows=int(rows),
+            tokens=int(state.totals["tokens"]),
+            seconds=state.totals["seconds"],
+            target_passes=None if passes is None else int(passes),
+            memory_gb=state.totals.get("memory_gb"),
+        )
 
     def _start(self) -> str | None:
         """The newest good checkpoint. It stands for itself; steps before it that the history lacks are noted there.

@@ -42,7 +42,7 @@ def labelled(labels_BU: Tensor, sampled_B: Tensor | None = None) -> Batch:
 
 def active(terms: Sequence[Term], clock: Clock = NOW) -> list[ActiveTerm]:
     """The terms at a step, each with a name of its own."""
-    return [ActiveTerm(term, clock.at(term.weight)) for term in named(terms)]
+    return [ActiveTerm(term, 0.0 if term.only_measured else clock.at(term.weight)) for term in named(terms)]
 
 
 def saying(targets: Mapping[str, TokenDistribution]) -> dict[str, Outputs]:

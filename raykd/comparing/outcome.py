@@ -36,7 +36,7 @@ class Outcome:
     scored: Mapping[str, Scored]
     """By test set."""
     facts: Mapping[str, float | None]
-    """`trained`, `stored` and `active` parameters, `train_s`, `speedup`."""
+    """`trained`, `stored` and `active` parameters, `train_s`, `teacher_passes` a trained utterance, `memory_gb`, `speedup`."""
     run: str | None = None
     """Folder of the run."""
 
@@ -60,6 +60,8 @@ def outcome_of(run: RunFolder, job: Job) -> Outcome:
         "stored": student["params"],
         "active": student.get("params_active") or student["params"],
         "train_s": train["wall_s"],
+        "teacher_passes": None if train.get("teacher_passes") is None else train["teacher_passes"] / train["utterances_seen"],
+        "memory_gb": train.get("memory_gb"),
         "speedup": speeds[0]["speedup"] if speeds else None,
     }
     return Outcome(job, scored, facts, run.path)

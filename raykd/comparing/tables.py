@@ -137,19 +137,21 @@ def cost_table(results: Results) -> CellTable:
         facts = [outcome.facts for outcome in entry.outcomes]
         sizes = (_first(facts, "trained"), _first(facts, "stored"), _first(facts, "active"))
         seconds = [value for fact in facts if (value := fact.get("train_s")) is not None]
-        speedup = _first(facts, "speedup")
+        speedup, memory, passes = (_first(facts, key) for key in ("speedup", "memory_gb", "teacher_passes"))
         rows.append(
             (
                 *_names(results, entry),
                 *("-" if size is None else format_count(int(size)) for size in sizes),
                 duration(Spread(tuple(seconds)).mean) if seconds else "-",
+                *("-" if number is None else f"{number:.2f}" for number in (passes, memory)),
                 "-" if speedup is None else f"{speedup:.2f}",
             )
         )
-    header = (*_headings(results), "trained", "stored", "active", "training", "times as fast")
+    header = (*_headings(results), "trained", "stored", "active", "training", "teacher passes", "GB", "times as fast")
     note = (
-        "Parameters: trained, in the student's folder, and passed by a token. Speed at the first batch size measured, in turns "
-        f"with {results.timed_with}."
+        "Parameters: trained, in the student's folder, and passed by a token. Training: time, passes of any teacher to an "
+        "utterance that is trained on, peak memory of the first worker. Speed at the first batch size measured, in turns with "
+        f"{results.timed_with}."
     )
     return CellTable("What it costs", header, tuple(rows), note, len(_headings(results)))
 

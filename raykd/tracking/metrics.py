@@ -97,6 +97,10 @@ class TrainMetrics(_Numbers):
     tokens: Count
     parameters: Count | None = None
     """That were trained."""
+    teacher_passes: Count | None = None
+    """Utterances that teachers were run on: an utterance of two teachers counts twice."""
+    memory_gb: Rate | None = None
+    """Peak of the first worker: of tensors on a GPU, on a CPU of the whole process."""
 
 
 class SpeedMetrics(_Numbers):

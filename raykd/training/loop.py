@@ -72,6 +72,7 @@ class Trainer:
         ]
         rate = learning_rate(self.config, batches.step, plan.steps)
         sums_K = torch.zeros(len(terms), dtype=torch.float64, device=self.engine.device)
+        passes_before = self.method.target_passes
         for number, batch in enumerate(micro):
             self._seed(clock, number)
             said = [k for k, active in enumerate(terms) if not active.term.silent(batch)]
@@ -80,13 +81,14 @@ class Trainer:
             last = number == len(micro) - 1
             if last:
                 means = self._means(sums_K, counts_K, terms, batches)
+                passes = self._summed([[float(self.method.target_passes - passes_before)]], 1)
             self.engine.backward(loss, self.world / most)
             if last:
                 self.method.before_update(self.engine.gradient_of, clock)
             updated = self.engine.step(rate)
         self._look_at_gradient(updated, batches)
         self.method.after_update(clock, means)
-        return self._record(batches, plan, terms, means, rate, updated)
+        return {**self._record(batches, plan, terms, means, rate, updated), "target_passes": int(passes)}
 
     def _prepared(self, batch: Any, number: int, terms: Sequence[ActiveTerm], clock: Clock) -> Any:
         self._seed(clock, number, "prepared")

@@ -40,6 +40,9 @@ class LiveMethod:
             self._built(f"updates.{number}", update.build(on))
         for term in method.terms:
             self._require_learning(term)
+        self.target_passes = 0
+        """Utterances that targets were run on, on this worker: two targets on one utterance are two. What is only made of other
+        targets' answers does not count."""
         self._inputs = [live for live in self._live.values() if isinstance(live, LiveInput)]
 
     def _built(self, place: str, live: Live | None) -> None:
@@ -90,8 +93,8 @@ class LiveMethod:
             batch = context.apply(batch, clock)
         for live in self._inputs:
             batch = live.apply(batch, lambda changed: gradient(changed, terms, clock), clock)
-        for live in self._live.values():
-            live.before_step(batch, clock)
+        for part in self._live.values():
+            part.before_step(batch, clock)
         return batch
 
     @contextmanager
@@ -104,6 +107,7 @@ class LiveMethod:
                 live = self._live[f"targets.{name}"]
                 assert isinstance(live, LiveTarget)
                 said[name] = live.outputs(batch, wanted, said)
+                self.target_passes += 0 if self._method.targets[name].made_from() else len(batch.ids)
                 stack.enter_context(live.at_hand())
             yield said
 

@@ -94,7 +94,8 @@ def objective(
     for name in {active.term.of for active in terms if isinstance(active.term, TokenTerm)} - {STUDENT}:
         heads[name] = _head_of(name, targets)
         said[STUDENT] = HeadDistribution(student.hidden_ND.detach(), weight_VD.detach().to(_product_dtype(weight_VD)))
-    loss, sums = student.hidden_ND.new_zeros(()), {}
+    loss = student.hidden_ND.new_zeros(())
+    sums: dict[str, Tensor] = {}
     for name, (hidden_ND, head_VD) in heads.items():
         own = [active for active in terms if isinstance(active.term, TokenTerm) and active.term.of == name]
         part, sums_K = _over_tokens(name, hidden_ND, head_VD, labels_N, batch, said, own, clock, chunk_tokens)

@@ -202,8 +202,10 @@ class _Run:
     def count(self, record: Record, seconds: float) -> None:
         """Add a step to the totals, which checkpoints keep: the history may have lost lines."""
         totals = dict(self.state.totals)
-        for name, value in ((self._job.unit, record[self._job.unit]), ("tokens", record["tokens"]), ("seconds", seconds)):
+        counted = {name: record[name] for name in (self._job.unit, "tokens", "target_passes")}
+        for name, value in {**counted, "seconds": seconds}.items():
             totals[name] = totals.get(name, 0) + value
+        totals["memory_gb"] = max(totals.get("memory_gb", 0), _peak_memory(self.trainer.engine.device) / 1e9)
         self.state = replace(self.state, step=record["step"], totals=totals, updates=self.trainer.engine.updates)
 
     def tell_events(self, step: int) -> None:

@@ -146,7 +146,7 @@ def outcome(method: str, seed: int, errors: list[int], setting: str = "", **use:
     one = scored(errors, languages="cs hu")
     shares = {"cs": {f"expert_use_{stack}": share for stack, share in use.items()}} if use else {}
     result = replace(one, expert_use=shares)
-    facts = {"trained": 1e6, "stored": 2e6, "active": 1.5e6, "train_s": 60.0 + seed, "speedup": None}
+    facts = {"trained": 1e6, "stored": 2e6, "active": 1.5e6, "train_s": 60.0 + seed, "speedup": None, "memory_gb": 1.5}
     return Outcome(Job(method, setting, seed, config), {"test": result}, facts, f"runs/{method}-{seed}")
 
 

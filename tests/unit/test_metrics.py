@@ -23,7 +23,8 @@ def test_metrics_have_the_promised_shape() -> None:
         assert metrics[model]["normalizer"] == {"cs": "whisper-basic", "pl": "whisper-basic"}
         assert set(metrics[model]["splits"]) == {"test", "test_ood"}
         assert metrics[model]["split"] == "test"
-    assert set(metrics["train"]) == {"steps", "utterances_seen", "utterances_per_s", "wall_s", "tokens", "parameters"}
+    counted = {"steps", "utterances_seen", "utterances_per_s", "wall_s", "tokens", "parameters", "teacher_passes", "memory_gb"}
+    assert set(metrics["train"]) == counted
     assert metrics["speed"]["batch_1"] == {"teacher_rtf": 0.05, "student_rtf": 0.02, "speedup": 2.5}
     assert {"utterances", "rejected", "hours"} <= set(metrics["data"])
     assert metrics["versions"]["torch"]

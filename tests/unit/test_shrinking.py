@@ -106,11 +106,12 @@ def test_it_is_read_back_with_its_masks(teacher: Any, tmp_path: Path) -> None:
 
 
 def test_alignment_heads_are_numbered_as_they_are_now(teacher: Any) -> None:
-    student = Shrinking(heads=2, freeze_encoder=False).make(teacher, 0)
+    student: Any = Shrinking(heads=2, freeze_encoder=False).make(teacher, 0)
     student.generation_config.alignment_heads = [[0, 1], [0, 3], [1, 0]]
     for one in units_of(student):
         one.keep(torch.arange(one.count)[-one.left :])
-    assert shrunk(student).generation_config.alignment_heads == [[0, 1]]
+    generation: Any = shrunk(student).generation_config
+    assert generation.alignment_heads == [[0, 1]]
 
 
 def test_a_masked_norm_is_pytorchs_over_what_is_kept() -> None:
@@ -131,7 +132,7 @@ def test_a_masked_norm_is_pytorchs_over_what_is_kept() -> None:
 
 
 def test_the_task_moves_no_row_that_is_reset() -> None:
-    layer = torch.nn.Linear(3, 4)
+    layer: Any = torch.nn.Linear(3, 4)
     layer.__class__ = CompactedLinear
     layer.prepare()
     layer.reset_F[[1, 2]] = 1

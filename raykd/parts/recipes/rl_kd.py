@@ -24,6 +24,12 @@ from raykd.parts.terms.kl import Kl
 from raykd.parts.terms.term import Chunk, OutputTerm, Term, TokenTerm
 from raykd.parts.updates.selection import SELECTED, SHARE, Selection
 
+_NOT_SHARDED = "each worker runs the teachers that its own utterances take, so none can be sharded; leave it out"
+
+
+def _is_sharded(target: Target) -> bool:
+    return isinstance(target, WhisperTarget) and target.sharded
+
 
 def _weight_B(batch: Any, teacher: str) -> Tensor:
     if SELECTED not in batch.memo:
@@ -125,7 +131,8 @@ class RlKdRecipe(Recipe):
         for name, target in self.teachers.items():
             if name == TEACHER:
                 raise wrong("is the config's own teacher; give the other another name", "teachers", name)
-            self.taught_by(target)
+            if _is_sharded(target):
+                raise wrong(_NOT_SHARDED, "teachers", name, "sharded")
         return self
 
     def taught_by(self, teacher: Target) -> Target:
@@ -134,8 +141,8 @@ class RlKdRecipe(Recipe):
         Raises:
             UserError: it is sharded, so that all workers would have to run it at once.
         """
-        if isinstance(teacher, WhisperTarget) and teacher.sharded:
-            raise UserError("rl_kd: each worker runs the teachers that its own utterances take, so none can be sharded")
+        if _is_sharded(teacher):
+            raise UserError(f"teacher.sharded: {_NOT_SHARDED}")
         return teacher
 
     def _names(self) -> tuple[str, ...]:

@@ -98,7 +98,8 @@ class LearningTeacher(LiveTarget):
             from peft.tuners.lora import LoraLayer
         except ImportError:
             raise UserError("a teacher with adapters: peft is not installed; run `pip install 'raykd[lora]'`") from None
-        section = LoraConfig(r=config.rank, lora_alpha=config.scale * config.rank, target_modules=list(config.modules))
+        alpha: Any = config.scale * config.rank  # peft divides it by the rank
+        section = LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=list(config.modules))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:

@@ -6,6 +6,7 @@ Shapes: B utterances, S encoder positions, D width, K teachers, E = D + 1 number
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import Field
@@ -94,7 +95,7 @@ class LiveSelection(Live):
         about_BE = self._about(batch)
         probability_BK = torch.sigmoid(about_BE @ self.policy_KE.T)
         drawn = [clock.draws("teachers", utterance).random(len(self.weight_K)) for utterance in batch.ids]
-        taken_BK = (torch.tensor(drawn) < probability_BK).double()
+        taken_BK = (torch.from_numpy(np.stack(drawn)) < probability_BK).double()
         self._gradient_KE += (taken_BK - probability_BK).T @ about_BE
         self._utterances += len(batch.ids)
         return taken_BK / taken_BK.sum(1, keepdim=True).clamp(min=1)
