@@ -46,7 +46,7 @@ def test_all_teach_alike_until_the_policy_begins(batch: Batch, worker: Worker) -
 
 
 def test_the_policy_follows_its_gradient_one_step_late(batch: Batch, worker: Worker) -> None:
-    live = Selection(teachers=TEACHERS, warm_up=0.0, lr=0.5, memory=0.8).build(worker)
+    live = Selection(teachers=TEACHERS, warm_up=0.0, policy_lr=0.5, memory=0.8).build(worker)
     policy = np.zeros((2, 33))
     average, before = None, np.zeros_like(policy)
     states_BSD = worker.student.states(batch).detach().double()  # type: ignore[operator]
@@ -72,7 +72,7 @@ def test_the_policy_follows_its_gradient_one_step_late(batch: Batch, worker: Wor
         average = -loss if average is None else 0.8 * average + 0.2 * -loss
         before = gradient
         np.testing.assert_allclose(live.policy_KE.numpy(), policy, rtol=1e-6, atol=1e-9)
-        other = Selection(teachers=TEACHERS, warm_up=0.0, lr=0.5, memory=0.8).build(worker)
+        other = Selection(teachers=TEACHERS, warm_up=0.0, policy_lr=0.5, memory=0.8).build(worker)
         other.restore({name: value.clone() for name, value in live.state().items()})
         live = other
     assert np.abs(policy).max() > 0
@@ -92,7 +92,7 @@ def test_learned_weights_are_those_of_a_mixture_that_explains_the_labels(worker:
         "teacher": torch.randn(400, 5, generator=draw, dtype=torch.float64).log_softmax(-1),
         "other": (torch.randn(400, 5, generator=draw, dtype=torch.float64) + functional.one_hot(label_N, 5)).log_softmax(-1),
     }
-    live = Selection(teachers=TEACHERS, choose="learned", warm_up=0.0, lr=1.0).build(worker)
+    live = Selection(teachers=TEACHERS, choose="learned", warm_up=0.0, policy_lr=1.0).build(worker)
     for step in range(200):
         memo = {SELECTED: {name: weight.repeat(1) for name, weight in zip(TEACHERS, live.weight_K, strict=True)}}
         batch = SimpleNamespace(memo=memo, utterance_N=torch.zeros(400, dtype=torch.int64))

@@ -175,7 +175,7 @@ def test_tables_say_rates_spreads_and_differences() -> None:
     ]
     kinds, costs, use = all_tables(results())[1:]
     assert kinds.rows[0] == ("ce", "40", *["16.5 ± 0.71"] * 4)
-    assert costs.rows[0] == ("ce", "1 M", "2 M", "1.5 M", "1:00", "-")
+    assert costs.rows[0] == ("ce", "1 M", "2 M", "1.5 M", "1:00", "-", "1.50", "-")
     assert use.rows == (("experts", "cs", "25.00 ± 0.00", "50.00 ± 0.00"),)
     assert "| ce | 35.00 ± 0.00 |" in as_markdown(table)
 

@@ -34,7 +34,13 @@ def first_lines(asked: str) -> list[str]:
         ("train.lr", ["train.lr: number (above 0); default 0.0001"]),
         ("lr", ["train.lr: number (above 0); default 0.0001"]),
         ("objective.kd.lambda_kl", ["objective.lambda_kl  (recipe: kd): number (at least 0) or schedule; default 1.0"]),
-        ("objective.lambda_kl", ["objective.lambda_kl  (recipe: kd): number (at least 0) or schedule; default 1.0"]),
+        (
+            "objective.lambda_kl",
+            [
+                f"objective.lambda_kl  (recipe: {recipe}): number (at least 0) or schedule; default 1.0"
+                for recipe in ("kd", "real_time", "homodistil", "cdd")
+            ],
+        ),
         ("objective.terms[2].weight", ["objective.terms.weight: number (at least 0) or schedule; default 1.0"]),
         ("kd", ["objective  (recipe: kd)"]),
         ("data.spec_augment", ["inputs  (kind: spec_augment)"]),

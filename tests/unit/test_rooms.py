@@ -24,7 +24,7 @@ SCRATCH_KEYS = (
     "decoder_layers, dropout, encoder_layers, ffn, freeze_encoder, gradient_checkpointing, heads, kind, max_label_tokens, "
     "vocabulary, width, window, window_s"
 )
-KL_KEYS = "contexts, kind, name, scale_by_temperature, student_temperature, target, target_temperature, weight"
+KL_KEYS = "contexts, kind, name, of, scale_by_temperature, student_temperature, target, target_temperature, weight"
 MASK_KEYS = "frequency_masks, frequency_width, kind, teacher_hears, time_masks, time_width"
 
 

@@ -119,7 +119,7 @@ class RlKdRecipe(Recipe):
     """Who teaches: whom the policy takes, all with learned weights, or all alike."""
     warm_up: float = Field(0.1, ge=0, le=1)
     """Share of training in which all teachers count alike."""
-    lr: float = Field(0.1, gt=0)
+    policy_lr: float = Field(0.1, gt=0)
     """Length of the policy's gradient steps, or how fast learned weights follow."""
     reward: Literal["ce", "ce_kd"] = "ce"
     """-CE of the student, or -CE - distillation loss."""
@@ -158,5 +158,5 @@ class RlKdRecipe(Recipe):
             terms += [Chosen(name=f"chosen_{name}", teacher=name) for name in names]
         if self.choose == "learned":
             terms += [Share(name=f"{SHARE}{name}", teacher=name, teachers=names) for name in names]
-        choice = Selection(teachers=names, choose=self.choose, warm_up=self.warm_up, lr=self.lr, reward=self.reward)
+        choice = Selection(teachers=names, choose=self.choose, warm_up=self.warm_up, policy_lr=self.policy_lr, reward=self.reward)
         return Method(terms=tuple(terms), targets=self.teachers, updates=(choice,))

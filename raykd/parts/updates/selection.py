@@ -51,7 +51,7 @@ class Selection(Update):
     """How."""
     warm_up: float = Field(0.1, ge=0, le=1)
     """Share of training in which all teachers count alike."""
-    lr: float = Field(0.1, gt=0)
+    policy_lr: float = Field(0.1, gt=0)
     """Length of the policy's gradient steps, or how fast learned weights follow."""
     reward: Literal["ce", "ce_kd"] = "ce"
     """-CE of the student, or -CE - distillation loss: the first two of the paper's three; the third was not at hand."""
@@ -116,7 +116,7 @@ class LiveSelection(Live):
             self._reward(means)
         elif self._config.choose == "learned" and clock.progress >= self._config.warm_up:
             shares = [means.get(f"{SHARE}{name}", float(old)) for name, old in self._weights()]
-            self.weight_K.lerp_(torch.tensor(shares, dtype=torch.float64), min(1.0, self._config.lr))
+            self.weight_K.lerp_(torch.tensor(shares, dtype=torch.float64), min(1.0, self._config.policy_lr))
             self.weight_K /= self.weight_K.sum()
 
     def _weights(self) -> list[tuple[str, Tensor]]:
@@ -129,7 +129,7 @@ class LiveSelection(Live):
         if config.reward == "ce_kd":
             reward -= sum(value for name, value in means.items() if name.startswith("kl_"))
         if not torch.isnan(self._average):
-            self.policy_KE += config.lr * (reward - self._average) * self._before_KE
+            self.policy_KE += config.policy_lr * (reward - self._average) * self._before_KE
         old = self._average if not torch.isnan(self._average) else torch.tensor(reward, dtype=torch.float64)
         self._average = config.memory * old + (1 - config.memory) * reward
         total = torch.cat((self._gradient_KE.flatten(), torch.tensor([float(self._utterances)], dtype=torch.float64)))
