@@ -18,6 +18,12 @@ def parser() -> Parser:
         action="store_true",
         help="say what the run will need and can be expected to reach, measure a few steps, and stop",
     )
+    made.add_argument(
+        "--profile",
+        type=int,
+        metavar="STEPS",
+        help="say what each part of so many steps takes, write PyTorch's trace of them, and stop",
+    )
     return made
 
 
@@ -27,22 +33,29 @@ def main(arguments: Sequence[str]) -> None:
     config = load_config(options.config, options.overrides, options.parts)
 
     # Ray and the models take seconds to import: a mistake in the config is told before that, any other before Ray starts.
-    if options.check and options.resume:
-        raise UserError("--check looks at a run before it begins; leave --resume out")
+    if options.resume and (options.check or options.profile):
+        asked = "--check" if options.check else "--profile"
+        raise UserError(f"{asked} looks at a run before it begins; leave --resume out")
+    if options.profile is not None and options.profile < 1:
+        raise UserError(f"--profile: must be at least 1 step (got {options.profile})")
     from raykd.preflight import check_run
 
     check_run(config, options.resume)
-    from raykd.distillation import distil, forecast
+    from raykd.distillation import distil, forecast, profile
     from raykd.tracking.metrics import Metrics
     from raykd.tracking.mlflow import tracking_uri, ui_command
     from raykd.tracking.progress import Progress
-    from raykd.tracking.table import print_result
+    from raykd.tracking.table import print_result, print_tables
     from raykd.training.cluster import connect
 
     connect(options.verbose)
     with Progress() as progress:
         if options.check:
             progress.say(forecast(config, progress))
+            return
+        if options.profile:
+            table, trace = profile(config, options.profile, progress)
+            print_tables([table], [table.note, f"trace  {trace}"])
             return
         run = distil(config, options.resume, progress)
     store = ui_command(tracking_uri(config)) if config.tracking.mlflow else None

@@ -24,7 +24,7 @@ from raykd.evaluation.recogniser import ModelChoice, lay_over
 from raykd.evaluation.result import Evaluation
 from raykd.evaluation.runner import EvaluationRequest, evaluate_model
 from raykd.evaluation.speed import measure_speed
-from raykd.forecast import Shapes, measured_forecast, run_facts
+from raykd.forecast import Shapes, measured_forecast, profile_of, run_facts
 from raykd.models.banner import banner_text
 from raykd.models.experts import active_parameters
 from raykd.models.facts import RunFacts
@@ -45,10 +45,12 @@ from raykd.tracking.mlflow_values import points_of_metrics
 from raykd.tracking.progress import Progress
 from raykd.tracking.report import write_report
 from raykd.tracking.run_folder import RunFolder
+from raykd.tracking.table import CellTable
 from raykd.training.checkpoint import TRAINABLE
 from raykd.training.cluster import Resources, plan_resources
 from raykd.training.loop import Record
 from raykd.training.plan import TrainingPlan, plan_training
+from raykd.training.profiling import TRACE
 from raykd.training.student_job import StudentJob
 
 
@@ -80,6 +82,19 @@ def forecast(config: Config, progress: Progress) -> str:
     with _looked_at(config, progress) as distillation:
         progress.say(distillation.look())
         return distillation.forecast(wanted)
+
+
+def profile(config: Config, steps: int, progress: Progress) -> tuple[CellTable, str]:
+    """What each part of some steps of this config takes, and where PyTorch's trace of them is: in `output_dir`, in
+    `NAME-profile`. Data and models are prepared as for the run, and no run is kept.
+
+    Raises:
+        UserError: something in the config or the data that the user can mend.
+        RunError: the steps could not be measured.
+    """
+    folder = storage.absolute(storage.join(config.output_dir, f"{config.name}-profile"))
+    with _looked_at(config, progress) as distillation:
+        return distillation.profile(steps, folder), storage.join(folder, TRACE)
 
 
 def prepare(config: Config, progress: Progress) -> None:
@@ -310,6 +325,10 @@ class _Distillation:
             return replace(self._facts(plan, machine), folder=folder, free_disk=storage.free_bytes(folder))
 
         return measured_forecast(job, self.resources, plan, facts, self.run.at("ray_train"), self.progress)
+
+    def profile(self, steps: int, folder: str) -> CellTable:
+        """What each part of so many steps takes."""
+        return profile_of(self._job(), self.resources, steps, folder, self.run.at("ray_train"), self.progress)
 
     def score_teacher(self) -> None:
         """On all that the student will be tested on; the scores are kept in the cache."""

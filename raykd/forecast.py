@@ -9,6 +9,7 @@ from transformers import WhisperForConditionalGeneration
 from raykd import storage
 from raykd.config import Config
 from raykd.data.corpus import Corpus
+from raykd.errors import UserError
 from raykd.models.banner import banner_text
 from raykd.models.facts import ModelFacts, RunFacts, model_facts
 from raykd.models.forecast import epoch_seconds
@@ -18,9 +19,11 @@ from raykd.parts.outside import load_parts_file
 from raykd.parts.targets.cached import CachedTarget, unanswerable
 from raykd.tracking.progress import Progress, duration
 from raykd.tracking.run_folder import RunFolder
+from raykd.tracking.table import CellTable
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.plan import TrainingPlan, accumulation_steps
+from raykd.training.profiling import WARM_UP, parts_table
 from raykd.training.shell import train_on_cluster
 from raykd.training.student_job import StudentJob
 
@@ -92,6 +95,32 @@ def _memory_of_a_worker(resources: Resources) -> int | None:
     total = min((node.get("memory", 0) + node.get("object_store_memory", 0) for node in nodes), default=0)
     workers_per_node = -(-resources.workers // max(1, len(nodes)))
     return int(total / workers_per_node) or None
+
+
+def profile_of(
+    job: StudentJob, resources: Resources, steps: int, folder: str, storage_path: str, progress: Progress
+) -> CellTable:
+    """What each part of so many steps takes, after some that warm up. `folder`: for the trace; `storage_path`: Ray Train's.
+
+    Raises:
+        UserError: the run has no more steps than those that warm up.
+        RunError: a worker stopped, as it would in training.
+    """
+    found: list[Record] = []
+
+    def on_record(record: Record) -> None:
+        if record["kind"] == "train":
+            progress.record(record)
+        elif record["kind"] == "profile":
+            found.append(record)
+
+    progress.phase("measuring", total=steps + WARM_UP, unit="steps")
+    train_on_cluster(replace(job, first_steps=steps + WARM_UP, profile=folder), resources, storage_path, on_record)
+    progress.done()
+    measured = found[0]["step"] - WARM_UP
+    if not found[0]["seconds"]:
+        raise UserError(f"--profile: the run has {found[0]['step']} steps, and the first {WARM_UP} are not measured")
+    return parts_table(found[0]["seconds"], measured)
 
 
 def measured_forecast(

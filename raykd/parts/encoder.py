@@ -14,6 +14,7 @@ from raykd.data.teacher_cache import kept_states
 from raykd.models.routing import speaking
 from raykd.models.state import same_parameters
 from raykd.models.window import encoder_states
+from raykd.parts.timing import part
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -72,5 +73,5 @@ class FrozenEncoder:
             self.module.to(*self._place)
             self._place = None
         plain = torch.autocast(mel_BMF.device.type, enabled=False)
-        with plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
+        with part("encoder"), plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
             return encoder_states(self.module, mel_BMF.to(self.module.conv1.weight.dtype))

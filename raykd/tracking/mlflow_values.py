@@ -25,6 +25,9 @@ _TRAIN = (
     "utterances_per_s",
     "segments",
     "segments_per_s",
+    "tokens_per_s",
+    "data_wait",
+    "floor_share",
     "memory_gb",
 )
 

@@ -151,6 +151,10 @@ def _scores(record: Mapping[str, Any]) -> list[str]:
     return [f"{heading} {format_measure(key, record[key])}" for key, heading in HEADINGS.items() if key in record]
 
 
+_MUCH_WAITING = 0.1
+"""Share of a step's time from which on waiting for data is told."""
+
+
 def _training_note(record: Mapping[str, Any]) -> str:
     loss = record.get("loss")
     parts = [f"epoch {record['epoch']:.4g}"] if "epoch" in record else []
@@ -158,4 +162,7 @@ def _training_note(record: Mapping[str, Any]) -> str:
     for unit in ("utterances", "segments"):
         speed = record.get(f"{unit}_per_s")
         parts += [] if speed is None else [f"{speed:.1f} {unit}/s"]
+    share, waited = record.get("floor_share"), record.get("data_wait", 0.0)
+    parts += [] if share is None else [f"{100 * share:.0f} % of the floor"]
+    parts += [f"{100 * waited:.0f} % waiting for data"] if waited >= _MUCH_WAITING else []
     return ", ".join(parts)

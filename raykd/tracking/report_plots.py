@@ -37,6 +37,8 @@ def training_plots(history: History) -> list[tuple[str, str]]:
         ("lr", "Learning rate"),
         ("grad_norm", "Gradient norm before clipping"),
         ("utterances_per_s", "Utterances trained per second"),
+        ("floor_share", "Share of the floor: matrix products at the speed of one large one, by the time taken"),
+        ("data_wait", "Share of the time that was waited for data"),
     ):
         values = [record.get(key) for record in train]
         if any(value is not None for value in values):

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import ray
+import torch
 from ray.util import get_current_placement_group, placement_group_table
 
 from raykd.config.training import ClusterConfig
@@ -50,6 +51,8 @@ def connect(verbose: bool = False) -> None:
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to the terminal, past logging
+        if not torch.cuda.is_available():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would tell that it found no other
         warnings.filterwarnings("ignore", module=r"ray\..*")
         for name in ("ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)

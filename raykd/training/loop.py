@@ -16,9 +16,11 @@ from torch import Tensor
 from raykd.config.training import TrainConfig
 from raykd.data.stream import StepBatches
 from raykd.parts.clock import Clock
+from raykd.parts.timing import part
 from raykd.training.engine import Engine
 from raykd.training.method import LiveMethod
 from raykd.training.objective import ActiveTerm
+from raykd.training.pace import Pace
 from raykd.training.plan import TrainingPlan, learning_rate
 from raykd.training.step import Step
 
@@ -82,17 +84,21 @@ class Trainer:
             if last:
                 means = self._means(sums_K, counts_K, terms, batches)
                 passes = self._summed([[float(self.method.target_passes - passes_before)]], 1)
-            self.engine.backward(loss, self.world / most)
+            with part("backward"):
+                self.engine.backward(loss, self.world / most)
             if last:
                 self.method.before_update(self.engine.gradient_of, clock)
-            updated = self.engine.step(rate)
+            with part("optimiser"):
+                updated = self.engine.step(rate)
         self._look_at_gradient(updated, batches)
         self.method.after_update(clock, means)
         return {**self._record(batches, plan, terms, means, rate, updated), "target_passes": int(passes)}
 
     def _prepared(self, batch: Any, number: int, terms: Sequence[ActiveTerm], clock: Clock) -> Any:
         self._seed(clock, number, "prepared")
-        return self.method.prepared(batch.to(self.engine.device), terms, clock, self.loss_gradient)
+        with part("copy"):
+            batch = batch.to(self.engine.device)
+        return self.method.prepared(batch, terms, clock, self.loss_gradient)
 
     def loss_gradient(self, batch: Any, terms: Sequence[ActiveTerm], clock: Clock) -> Tensor:
         """Gradient of the objective's mean over a micro-batch with respect to its mel, without dropout."""
@@ -185,6 +191,7 @@ def train(
     trainer: Trainer,
     batches: Iterable[StepBatches],
     plan: TrainingPlan,
+    pace: Pace,
     on_step: Callable[[Record, StepBatches], None],
     checkpoint: Callable[[int], None],
 ) -> None:
@@ -194,8 +201,8 @@ def train(
         NotFiniteError: see `Trainer.step`.
     """
     trainer.engine.train()
-    for step_batches in batches:
-        record = trainer.step(step_batches, plan)
+    for step_batches in pace.batches(batches):
+        record = pace.counted(lambda one: trainer.step(one, plan), step_batches)
         on_step(record, step_batches)
         if plan.checkpoint_due(record["step"]):
             checkpoint(record["step"])

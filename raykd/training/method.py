@@ -15,6 +15,7 @@ from raykd.parts.part import Live
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.targets.target import LiveTarget
 from raykd.parts.terms.term import STUDENT, Term, TokenTerm
+from raykd.parts.timing import part
 from raykd.parts.worker import Worker
 from raykd.training.objective import ActiveTerm
 from raykd.training.step import wanted_by
@@ -93,8 +94,8 @@ class LiveMethod:
             batch = context.apply(batch, clock)
         for live in self._inputs:
             batch = live.apply(batch, lambda changed: gradient(changed, terms, clock), clock)
-        for part in self._live.values():
-            part.before_step(batch, clock)
+        for each in self._live.values():
+            each.before_step(batch, clock)
         return batch
 
     @contextmanager
@@ -106,7 +107,8 @@ class LiveMethod:
             for name in self._method.needed(active.term for active in terms):
                 live = self._live[f"targets.{name}"]
                 assert isinstance(live, LiveTarget)
-                said[name] = live.outputs(batch, wanted, said)
+                with part("teacher decoder"):
+                    said[name] = live.outputs(batch, wanted, said)
                 self.target_passes += 0 if self._method.targets[name].made_from() else len(batch.ids)
                 stack.enter_context(live.at_hand())
             yield said

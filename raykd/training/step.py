@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raykd.parts.clock import Clock
 from raykd.parts.outputs import Outputs
 from raykd.parts.students.learner import Learner
+from raykd.parts.timing import part
 from raykd.training.objective import ActiveTerm, ObjectiveHead, objective
 
 TargetsOf = Callable[[Any, Sequence[ActiveTerm]], AbstractContextManager[Mapping[str, Outputs]]]
@@ -51,8 +52,10 @@ class Step(nn.Module):
         device = self.head.weight.device
         mixed = torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
         with targets_of(batch, terms) as targets, mixed:
-            hidden_ND, auxiliary = self.learner(batch, wanted_by(terms), clock)
-            return self.head(Outputs(auxiliary=auxiliary, hidden_ND=hidden_ND), batch, targets, terms, clock)
+            with part("student"):
+                hidden_ND, auxiliary = self.learner(batch, wanted_by(terms), clock)
+            with part("objective"):
+                return self.head(Outputs(auxiliary=auxiliary, hidden_ND=hidden_ND), batch, targets, terms, clock)
 
     def loss_of(
         self, learner: Any, batch: Any, targets: Mapping[str, Outputs], terms: Sequence[ActiveTerm], clock: Clock

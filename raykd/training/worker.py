@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -25,12 +23,15 @@ from raykd.models.state import frozen_names, state_hash
 from raykd.parts.clock import Clock
 from raykd.parts.recipes.recipe import Method
 from raykd.parts.students.learner import Learner
+from raykd.parts.timing import part
 from raykd.parts.worker import Worker
 from raykd.training import checkpoint as ckpt
 from raykd.training.engine import Engine, WholeCopy
 from raykd.training.loop import NotFiniteError, Record, Trainer, train
 from raykd.training.method import LiveMethod
+from raykd.training.pace import Pace
 from raykd.training.plan import TrainingPlan, accumulation_steps, effective_zero_stage, plan_training
+from raykd.training.profiling import WARM_UP, Profile
 from raykd.training.step import Step
 
 Emit = Callable[[Record], None]
@@ -56,6 +57,8 @@ class TrainingJob(ABC):
     """Of each of the model's tokens, its id in the corpus's vocabulary; None: that is its own."""
     first_steps: int | None = None
     """Stop after so many steps, without a checkpoint, to measure them; None: train to the end of the plan."""
+    profile: str | None = None
+    """Folder for the profile of these steps and of a checkpoint after them, without the first ones; None: there is none."""
 
     @property
     @abstractmethod
@@ -117,22 +120,28 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
     accumulation = accumulation_steps(config.train, world)
     run = _Run(job, rank, world, device, plan, accumulation, emit_here)
     emit_here({"kind": "started", "step": run.state.step, "steps": plan.steps, **_machine(run)})
-    clock = _Clock()
+    pace = Pace(device, run.trainer.module.autocast or torch.float32, job.unit)
+    profile = Profile(device) if job.profile and rank == 0 else None
 
     def on_step(record: Record, batches: StepBatches) -> None:
-        seconds = clock.lap()
-        run.count(record, seconds)
-        speed = {"seconds": seconds, f"{job.unit}_per_s": record[job.unit] / seconds, "memory_gb": _peak_memory(device) / 1e9}
-        emit_here({**record, **speed})
+        record = {**record, **pace.of_step(record, batches)}
+        run.count(record)
+        emit_here(record)
         run.tell_events(record["step"])
         if job.trained_ids:
             _record_ids(job.trained_ids, rank, batches)
+        if profile and record["step"] == run.first_step + WARM_UP:
+            profile.begin()
 
     try:
         reading = job.reading(order, rank, world, accumulation)
         steps = range(run.state.step, plan.steps)[: job.first_steps]
         with closing(stream(reading, steps)) as batches:
-            train(run.trainer, batches, plan, on_step, run.save if job.first_steps is None else _nothing)
+            train(run.trainer, batches, plan, pace, on_step, run.save if job.first_steps is None else _nothing)
+        if job.profile:
+            run.save(run.state.step)
+        if profile and job.profile:
+            emit_here({"kind": "profile", "step": run.state.step, "seconds": profile.end(job.profile)})
     except (NotFiniteError, CheckpointNotWrittenError) as error:
         run.tell_events(run.state.step)
         emit_here({"kind": "stopped", "reason": str(error)})
@@ -162,6 +171,8 @@ class _Run:
         start = _from_rank_0(_start_of(job, emit) if rank == 0 else None, world)
         if start:
             self.state = _load_parameters(start, self.state, {**self._trained, **self._held()})
+        self.first_step = self.state.step
+        """After which training goes on."""
         learner = job.learner(model)
         dev_loss = job.dev_loss(rank, world, device)
         mixed = compute_dtype(config.train.precision, device)
@@ -199,13 +210,12 @@ class _Run:
     def _held(self) -> dict[str, Tensor]:
         return {name: self._model.get_buffer(name) for name in self._buffers}
 
-    def count(self, record: Record, seconds: float) -> None:
+    def count(self, record: Record) -> None:
         """Add a step to the totals, which checkpoints keep: the history may have lost lines."""
         totals = dict(self.state.totals)
-        counted = {name: record[name] for name in (self._job.unit, "tokens", "target_passes")}
-        for name, value in {**counted, "seconds": seconds}.items():
-            totals[name] = totals.get(name, 0) + value
-        totals["memory_gb"] = max(totals.get("memory_gb", 0), _peak_memory(self.trainer.engine.device) / 1e9)
+        for name in (self._job.unit, "tokens", "target_passes", "seconds"):
+            totals[name] = totals.get(name, 0) + record[name]
+        totals["memory_gb"] = max(totals.get("memory_gb", 0), record["memory_gb"])
         self.state = replace(self.state, step=record["step"], totals=totals, updates=self.trainer.engine.updates)
 
     def tell_events(self, step: int) -> None:
@@ -220,6 +230,11 @@ class _Run:
         Raises:
             CheckpointNotWrittenError: on every worker, when rank 0 could not.
         """
+        with part("checkpoint"):
+            self._save(step)
+        self._emit({"kind": "checkpoint", "step": step, "evaluate": self._plan.evaluation_due(step)})
+
+    def _save(self, step: int) -> None:
         keep, engine = self._rank == 0, self.trainer.engine
         both = {**self._trained, **self._beside}
         parameters = engine.parameters_of(both, keep)
@@ -235,7 +250,6 @@ class _Run:
         failure = _from_rank_0(failure, self._world)
         if failure:
             raise CheckpointNotWrittenError(failure)
-        self._emit({"kind": "checkpoint", "step": step, "evaluate": self._plan.evaluation_due(step)})
 
 
 _LEARNER = "learners/"
@@ -253,13 +267,6 @@ def _machine(run: _Run) -> Record:
         "zero_stage": run.trainer.engine.zero_stage,
         "device_memory": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
     }
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, on a CPU of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _start_of(job: TrainingJob, emit: Emit) -> str | None:
@@ -287,18 +294,6 @@ def _require_same_keys(state: Mapping[str, Tensor], world: int) -> None:
     dist.all_gather_object(all_of_them, mine)
     if any(theirs != mine for theirs in all_of_them):
         raise ValueError(f"parts gave different states on different workers: {all_of_them}")
-
-
-class _Clock:
-    """Seconds from one step's end to the next's; a checkpoint in between counts to the later step."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return max(seconds, 1e-9)
 
 
 class CheckpointNotWrittenError(Exception):

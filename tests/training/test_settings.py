@@ -1,5 +1,6 @@
 """What changes how a step is computed: type of the products, checkpointed activations, dropout, SpecAugment, language mixes."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from raykd.parts.clock import Clock
+from raykd.parts.timing import OTHER, PARTS
 from raykd.training.loop import Trainer
+from raykd.training.profiling import TRACE, WARM_UP
 from raykd.training.student_job import StudentJob
 from tests.jobs import MakeJob
 from tests.training.test_training import assert_same_parameters, losses, resumed_at
@@ -110,3 +113,18 @@ def test_a_student_with_short_windows_is_the_same_on_two_workers(make_job: MakeJ
     assert losses(by_two) == pytest.approx(losses(by_one), rel=2e-5)
     assert_same_parameters(two, final_parameters(one))
     assert losses(with_whole) != pytest.approx(losses(by_one), rel=1e-3), "the window makes a difference"
+
+
+def test_a_profile_has_all_parts_of_a_step_and_a_trace(make_job: MakeJob, tmp_path: Path) -> None:
+    job = replace(make_job("profiled", steps=20), first_steps=WARM_UP + 2, profile=str(tmp_path / "profile"))
+    (records,) = train_in_processes([job], world=2)
+    (found,) = [record for record in records if record["kind"] == "profile"]
+    assert found["step"] == WARM_UP + 2
+    assert {*PARTS, OTHER} == set(found["seconds"])
+    assert all(seconds > 0 for seconds in found["seconds"].values())
+    trace = json.loads(gzip.decompress((tmp_path / "profile" / TRACE).read_bytes()))
+    assert {"student", "objective", "backward"} <= {event.get("name") for event in trace["traceEvents"]}
+    for record in (one for one in records if one["kind"] == "train"):
+        assert 0 < record["floor_share"] < 1
+        assert 0 <= record["data_wait"] <= 1
+        assert record["target_passes"] == record["utterances"]

@@ -158,5 +158,7 @@ class RlKdRecipe(Recipe):
             terms += [Chosen(name=f"chosen_{name}", teacher=name) for name in names]
         if self.choose == "learned":
             terms += [Share(name=f"{SHARE}{name}", teacher=name, teachers=names) for name in names]
-        choice = Selection(teachers=names, choose=self.choose, warm_up=self.warm_up, policy_lr=self.policy_lr, reward=self.reward)
+        choice = Selection(
+            teachers=names, choose=self.choose, warm_up=self.warm_up, policy_lr=self.policy_lr, reward=self.reward
+        )
         return Method(terms=tuple(terms), targets=self.teachers, updates=(choice,))

@@ -1,0 +1,58 @@
+"""A profile of some steps: what each part of a step takes, and PyTorch's own trace."""
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from raykd import storage
+from raykd.parts.timing import OTHER, PARTS, PartTimer, timing
+from raykd.tracking.table import CellTable
+
+WARM_UP = 3
+"""Steps before the ones that are profiled: first steps compile, allocate and count."""
+TRACE = "trace.json.gz"
+"""For https://ui.perfetto.dev or chrome://tracing."""
+
+
+class Profile:
+    """Of this process, from `begin` to `end`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._open = ExitStack()
+        self._profiler: profile | None = None
+        self._timer: PartTimer | None = None
+
+    def begin(self) -> None:
+        """From here on."""
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._device.type == "cuda" else [])]
+        self._profiler = self._open.enter_context(profile(activities=activities))
+        self._timer = self._open.enter_context(timing(self._device))
+
+    def end(self, folder: str) -> dict[str, float]:
+        """Seconds by part; PyTorch's trace is written into a folder, local or remote. Nothing where it never began."""
+        if self._profiler is None or self._timer is None:
+            return {}
+        self._open.close()
+        with tempfile.TemporaryDirectory() as here:
+            path = Path(here, TRACE)
+            self._profiler.export_chrome_trace(str(path))
+            storage.write_bytes(storage.join(folder, TRACE), path.read_bytes())
+        return dict(self._timer.seconds)
+
+
+def parts_table(seconds: Mapping[str, float], steps: int) -> CellTable:
+    """Milliseconds a step and share of each part."""
+    total = sum(seconds.values())
+    rows = [
+        (name, f"{1000 * seconds[name] / steps:.1f}", f"{100 * seconds[name] / total:.1f} %")
+        for name in (*PARTS, OTHER)
+        if name in seconds
+    ]
+    rows.append(("together", f"{1000 * total / steps:.1f}", "100.0 %"))
+    note = f"Mean of {steps} steps of the first worker. The device was waited for between parts, so nothing overlaps here."
+    return CellTable("Where a step's time goes", ("part", "ms a step", "share"), tuple(rows), note, 1)

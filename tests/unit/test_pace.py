@@ -1,0 +1,88 @@
+"""What a step's time goes into: parts that add up, the share of the floor, time that was waited for data."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from raykd.parts import timing
+from raykd.parts.timing import part
+from raykd.training.pace import Pace, product_rate
+from raykd.training.profiling import parts_table
+
+CPU = torch.device("cpu")
+
+
+def batches(count: int, rows: int = 4) -> list[Any]:
+    return [SimpleNamespace(micro=[SimpleNamespace(ids=list(range(rows)))]) for _ in range(count)]
+
+
+def test_parts_have_their_own_time_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0, 1, 3, 6, 10, 15, 21, 28])  # began; student; encoder; its end; student's end; backward; its end; the end
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(now)))
+    with timing.timing(CPU) as timer:
+        with part("student"), part("encoder"):
+            pass
+        with part("backward"):
+            pass
+    assert dict(timer.seconds) == {"other": 1 + 5 + 7, "student": 2 + 4, "encoder": 3, "backward": 6}
+
+
+def test_nothing_is_timed_outside() -> None:
+    with part("student"):
+        pass
+    with timing.timing(CPU) as timer:
+        pass
+    with part("student"):
+        pass
+    assert set(timer.seconds) == {"other"}
+
+
+def test_products_of_the_first_step_are_counted_with_their_backward_pass() -> None:
+    pace = Pace(CPU, torch.float32, "utterances")
+    weight = torch.randn(30, 20, requires_grad=True)
+
+    def step(_: Any) -> dict[str, Any]:
+        (torch.randn(40, 30) @ weight).sum().backward()
+        return {"utterances": 4, "tokens": 12}
+
+    source = batches(3)
+    for batch in pace.batches(source):
+        record = pace.counted(step, batch)
+        found = pace.of_step(record, batch)
+    assert pace._flops_per_row == 2 * (2 * 40 * 30 * 20) / 4, "the product and its weight's gradient"
+    assert pace._rate is not None
+    assert found["floor_share"] == pytest.approx(2 * 2 * 40 * 30 * 20 / pace._rate / found["seconds"])
+    assert found["tokens_per_s"] == pytest.approx(3 * found["utterances_per_s"])
+    assert found["memory_gb"] > 0.05
+
+
+def test_waiting_for_data_is_told() -> None:
+    pace = Pace(CPU, torch.float32, "utterances")
+
+    def slow() -> Any:
+        for batch in batches(2):
+            time.sleep(0.05)
+            yield batch
+
+    waited = []
+    for batch in pace.batches(slow()):
+        pace.counted(lambda _: {"utterances": 4, "tokens": 1}, batch)
+        waited.append(pace.of_step({"utterances": 4, "tokens": 1}, batch)["data_wait"])
+    assert 0.9 < waited[1] <= 1
+
+
+def test_the_rate_is_of_the_type_that_products_are_taken_in() -> None:
+    assert product_rate(CPU, torch.float32) > product_rate(CPU, torch.float64) > 1e8
+
+
+def test_the_table_is_by_step_and_in_order() -> None:
+    table = parts_table({"backward": 3.0, "other": 1.0, "student": 6.0}, steps=4)
+    assert table.rows == (
+        ("student", "1500.0", "60.0 %"),
+        ("backward", "750.0", "30.0 %"),
+        ("other", "250.0", "10.0 %"),
+        ("together", "2500.0", "100.0 %"),
+    )
