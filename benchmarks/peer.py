@@ -7,8 +7,8 @@ does: features of 30 s computed before training, labels padded to 128 tokens, th
 whole logits of both in float32, KL at temperature 2 and cross-entropy over what is no padding. All variants have random weights
 in the same shape, batches in memory, and each has a process of its own, so that its memory is its own. What differs in `raykd`:
 labels as long as they are, and the objective in chunks; in `short window`, that the student's encoder hears the clip and two
-seconds (the teacher still hears 30 s); in `cache`, that the teacher's 50 likeliest tokens were paid before: the student hears the
-clip, and nobody else is run.
+seconds (the teacher still hears 30 s); in `cache`, that the teacher's 50 likeliest tokens were paid before: the student hears
+the clip, and nobody else is run.
 """
 
 import argparse
@@ -49,6 +49,10 @@ SHAPES = {
 }
 
 
+Work = tuple[Callable[[Batch], None], list[Batch]]
+"""A step, and what it is done on."""
+
+
 class Kept(Target):
     """Answers that come with the batch, as from a cache."""
 
@@ -83,9 +87,7 @@ def clips(options: argparse.Namespace, teacher: str, frames: int, teacher_frames
     return made
 
 
-def by_raykd(
-    options: argparse.Namespace, teacher: str, short: bool, cached: bool
-) -> tuple[Callable[[Batch], None], list[Batch]]:
+def by_raykd(options: argparse.Namespace, teacher: str, short: bool, cached: bool) -> Work:
     config = Config.model_validate(
         {
             "data": {"source": "unused.jsonl"},

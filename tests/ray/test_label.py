@@ -56,6 +56,7 @@ def folder(manifest: Path, teacher: Path, tmp_path_factory: pytest.TempPathFacto
             "label": {"max_new_tokens": 12, "batch_size": 4},
             "cache": {"batch_size": 4, "k": 40_000},
             "tracking": {"mlflow": False},
+            "cluster": {"num_workers": 1},
         }
     )
     (made / "config.yaml").write_text(dump_yaml(config))

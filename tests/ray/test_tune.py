@@ -24,7 +24,7 @@ from raykd.tuning.trial import _shared, _take_over
 from tests.ray.commands import run_here, start
 
 
-def sweep_file(root: Path, manifest: Path, model: Path, **fields: Any) -> Path:
+def sweep_file(root: Path, manifest: Path, model: Path, eval_every: int = 1, **fields: Any) -> Path:
     tree: dict[str, Any] = {
         "name": "swept",
         "output_dir": str(root),
@@ -32,7 +32,7 @@ def sweep_file(root: Path, manifest: Path, model: Path, **fields: Any) -> Path:
             "data": {"source": str(manifest), "cache_dir": str(root / "cache")},
             "teacher": {"kind": "cached", "model": str(model)},
             "student": {"decoder_layers": 1, "freeze_encoder": False},
-            "train": {"steps": 4, "batch_size": 8, "eval_every": 1},
+            "train": {"steps": 4, "batch_size": 8, "eval_every": eval_every, "checkpoint_every": 1},
             "evaluation": {"batch_size": 4, "max_new_tokens": 8, "speed_batch_sizes": [1], "speed_utterances": 2},
             "tracking": {"uri": f"sqlite:///{root}/mlflow.db", "log_model": False, "system_metrics": False},
             "cluster": {"num_workers": 1},
@@ -182,7 +182,7 @@ def test_a_killed_trial_and_a_killed_driver(manifest: Path, lively_dir: Path, tm
         "objective.lambda_kl": {"uniform": [0.1, 1.0], "when": {"objective.recipe": "kd"}},
         "train.lr": {"loguniform": [1e-4, 1e-2]},
     }
-    path = sweep_file(tmp_path, manifest, lively_dir, search=search, sampler="tpe", trials=2)
+    path = sweep_file(tmp_path, manifest, lively_dir, search=search, sampler="tpe", trials=2, eval_every=4)
     with pytest.raises(UserError, match="has no sweep named swept to resume"):
         run_here("tune", path, "--resume", folder=tmp_path)
     driver = start("tune", path, folder=tmp_path)
