@@ -4,7 +4,8 @@
 
 The teacher has random weights in a published shape; the student keeps two of its decoder layers and shares its frozen encoder.
 No Ray and no reading of data: what is timed is `training.loop.Trainer.step`, after three steps to warm up. On CPUs take
-`--shape tiny`. `--hand` adds a loop that a researcher would write: the same models, autocast, torch's fused AdamW.
+`--shape tiny`; memory is then that of the whole process up to there, so run one method at a time to compare it. `--hand` adds a
+loop that a researcher would write: the same models, autocast, torch's fused AdamW.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from raykd.parts.worker import Worker
 from raykd.training.engine import Engine
 from raykd.training.loop import Trainer
 from raykd.training.method import LiveMethod
+from raykd.training.pace import peak_memory
 from raykd.training.plan import TrainingPlan
 from raykd.training.step import Step
 
@@ -53,6 +55,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "ema": {"terms": [{"kind": "ce"}, {"kind": "kl"}, {"kind": "kl", "target": "self"}], "targets": SELF},
     "akd": {"recipe": "akd"},
     "imitkd": {"recipe": "imitkd", "beta": 0.5},
+    "okd": {"recipe": "okd"},
+    "real_time": {"recipe": "real_time"},
 }
 
 
@@ -115,11 +119,13 @@ def by_raykd(
     model = config.student.make(load_whisper(teacher), 0)
     config.student.freeze(model)
     learner = config.student.learner(model)
-    method = LiveMethod(config.method, Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0), Clock(0, 1000))
+    mixed = compute_dtype(config.train.precision, device)
+    autocast = mixed if mixed != torch.float32 else None
+    on = Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0, autocast=autocast)
+    method = LiveMethod(config.method, on, Clock(0, 1000))
     assert config.teacher is not None
     learner.settle(device, compute_dtype(config.teacher.dtype, device))
-    mixed = compute_dtype(config.train.precision, device)
-    module = Step(learner, mixed if mixed != torch.float32 else None).to(device)
+    module = Step(learner, autocast, method.learners().values(), method.heads()).to(device)
     trainer = Trainer(config.train, 0, method, module, Engine(module, config.train, 1, 1), "utterances")
     plan, records = TrainingPlan(1000, 1000, 1000, None), []
 
@@ -188,7 +194,7 @@ def report(name: str, precision: str, options: argparse.Namespace, seconds: list
     trained = flops_per_utterance(student, tokens=options.tokens, shared_encoder=True).total
     median = statistics.median(seconds)
     rate = options.batch_size * (forward + 3 * trained) / median / 1e12 if name.startswith("kd") else float("nan")
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
+    peak = peak_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu")) / 2**30
     speed = f"{1000 * median:.0f} | {options.batch_size / median:.1f} | {rate:.1f} | {peak:.1f}"
     print(f"| {name} | {precision} | {products} | {speed} |", flush=True)
 

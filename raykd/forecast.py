@@ -13,10 +13,13 @@ from raykd.errors import UserError
 from raykd.models.banner import banner_text
 from raykd.models.facts import ModelFacts, RunFacts, model_facts
 from raykd.models.forecast import epoch_seconds
+from raykd.models.size import ParameterCount
 from raykd.models.state import trainable_names
 from raykd.models.window import heard_frames
 from raykd.parts.outside import load_parts_file
 from raykd.parts.targets.cached import CachedTarget, unanswerable
+from raykd.parts.targets.target import TEACHER
+from raykd.parts.targets.whisper import WhisperTarget
 from raykd.tracking.progress import Progress, duration
 from raykd.tracking.run_folder import RunFolder
 from raykd.tracking.table import CellTable
@@ -50,6 +53,9 @@ def run_facts(
     if shapes.teacher is not None and config.teacher is not None:
         dtype = "bfloat16" if config.teacher.dtype == "auto" and machine["bfloat16"] else config.teacher.dtype
         teacher = model_facts(config.teacher.model, shapes.teacher, tokens, "float32" if dtype == "auto" else dtype)
+        taught = config.method.targets[TEACHER]
+        trained = taught.trained_of(shapes.teacher) if isinstance(taught, WhisperTarget) else 0
+        teacher = replace(teacher, parameters=ParameterCount(teacher.parameters.total, trained))
     shared = shapes.encoder_shared and config.student.window == "whole"
     frames = heard_frames(shapes.student.config, round(float(index.n_frames.mean())))
     student = model_facts(config.student.origin, shapes.student, tokens, machine["precision"], shared, frames)

@@ -16,7 +16,10 @@ SMALL_STUDENT = 1_000_000_000
 
 def banner_text(facts: RunFacts) -> str:
     """The start-up banner, one line a subject, then one line for each slow path."""
-    rows = [("teacher", _model_line(facts.teacher, "frozen"))] if facts.teacher else []
+    rows = []
+    if facts.teacher:
+        learns = facts.teacher.parameters.trainable
+        rows.append(("teacher", _model_line(facts.teacher, f"{_millions(learns)} learn" if learns else "frozen")))
     trains = f"{_millions(facts.student.parameters.trainable)} train"
     rows += [
         ("student", _model_line(facts.student, trains) + (", encoder run once for both" if facts.encoder_shared else "")),

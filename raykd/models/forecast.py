@@ -29,7 +29,7 @@ class Memory:
     student: float
     """Weights, gradients and Adam's moments."""
     teacher: float
-    """Weights that are not the student's too."""
+    """Weights that are not the student's too; of one that learns, gradients and moments as well."""
     activations: float
     """What a micro-batch leaves behind for its backward pass, and the frozen encoder's passing needs."""
 
@@ -52,7 +52,7 @@ def memory_per_worker(facts: RunFacts) -> Memory:
     weights, gradients, moments = (size / share for size, share in zip((4, 4, _ADAM), shares, strict=True))
     return Memory(
         student=trains * (weights + gradients + moments) + frozen * _bytes(student) * (not _encoder_is_kept(facts)),
-        teacher=_teacher_weights(facts, teacher) if teacher else 0.0,
+        teacher=_teacher_weights(facts, teacher) + teacher.parameters.trainable * (gradients + moments) if teacher else 0.0,
         activations=_activations(facts),
     )
 
@@ -101,7 +101,8 @@ class Disk:
 def disk(facts: RunFacts) -> Disk:
     """Exactly, but for file headers."""
     parameters, dims = facts.student.parameters, (facts.teacher or facts.student).dims
-    checkpoint = parameters.trainable * (4 + _ADAM)
+    learns = facts.teacher.parameters.trainable if facts.teacher else 0
+    checkpoint = (parameters.trainable + learns) * (4 + _ADAM)
     entry = (2 if dims.vocab_size <= 1 << 16 else 4) + 2
     position = facts.cache.k * entry + 4 * len(facts.cache.temperatures)
     state = 2 if facts.cache.states == "float16" else 1

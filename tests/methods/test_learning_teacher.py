@@ -1,18 +1,28 @@
 """OKD and real-time distillation: who learns from whom, against hand-computed gradients; what cannot learn is told."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from raykd.config import Config
+from raykd.data.batches import collate
+from raykd.data.corpus import Corpus, read_utterances
+from raykd.data.text import LabelEncoder
+from raykd.models.whisper import load_whisper
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.outputs import Outputs
 from raykd.parts.recipes.okd import OkdRecipe
 from raykd.parts.recipes.real_time import RealTimeRecipe
 from raykd.parts.recipes.recipe import named
+from raykd.parts.students.learner import WhisperLearner
+from raykd.parts.targets.learning import LearningWhisper
+from raykd.parts.targets.whisper import WhisperTarget
+from raykd.parts.worker import Worker
 from raykd.training.objective import objective
 from tests.terms import NOW, active, labelled
 
@@ -118,3 +128,38 @@ def test_what_cannot_learn_is_told(sections: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         config(**sections)
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "trained"),
+    [
+        ({"trains": "adapters", "rank": 3}, 2 * 2 * 2 * 3 * (32 + 32)),
+        ({"trains": "adapters", "rank": 1, "modules": ("fc1",)}, 2 * (32 + 64)),
+        ({"trains": "decoder"}, None),
+        ({"trains": "all"}, None),
+    ],
+)
+def test_what_learns_is_counted_and_nothing_else_trains(
+    section: dict[str, Any], trained: int | None, tiny_whisper_dir: Path
+) -> None:
+    model = load_whisper(str(tiny_whisper_dir))
+    learner = WhisperLearner(load_whisper(str(tiny_whisper_dir)))
+    target = LearningWhisper(model=str(tiny_whisper_dir), **section)
+    live = target.build(Worker(torch.device("cpu"), learner, LabelEncoder(str(tiny_whisper_dir)), lambda one: 0.0))
+    assert live.learner is not None
+    found = sum(one.numel() for one in live.learner.parameters() if one.requires_grad)
+    assert target.trained_of(model) == found
+    assert trained in (None, found)
+
+
+def test_adapters_change_nothing_at_first(tiny_whisper_dir: Path, numbers: Corpus) -> None:
+    batch = collate(read_utterances(numbers.path, numbers.index("train"), np.arange(3)), 500, numbers.pad_id)
+    learner = WhisperLearner(load_whisper(str(tiny_whisper_dir)))
+    on = Worker(torch.device("cpu"), learner, LabelEncoder(str(tiny_whisper_dir)), lambda one: 0.0)
+    plain, learning = (kind(model=str(tiny_whisper_dir)).build(on) for kind in (WhisperTarget, LearningWhisper))
+    said = [live.outputs(batch, frozenset(), {}).hidden_ND for live in (plain, learning)]
+    assert said[0] is not None
+    assert said[1] is not None
+    torch.testing.assert_close(said[1], said[0])
+    assert said[1].requires_grad
+    assert not said[0].requires_grad

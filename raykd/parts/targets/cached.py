@@ -128,6 +128,8 @@ def unanswerable(method: "Method") -> Iterator[str]:
     """What of a method no teacher can answer ahead."""
     if not isinstance(method.context, Gold):
         yield f"the decoder reads other tokens than the labels (context {method.context.kind}), which nobody can answer ahead"
+    if isinstance(teacher := method.targets.get(TEACHER), WhisperTarget) and teacher.learns:
+        yield "the teacher learns while it teaches, so its answers change"
     live = [one.kind for one in method.inputs if not one.changes_rows and one.reaches_targets()]
     if live:
         yield f"the speech is changed while training (input {', '.join(live)}), which nobody can answer ahead"

@@ -4,7 +4,7 @@ Shapes: B utterances, S encoder positions, U label positions, N valid tokens, D 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -34,6 +34,8 @@ class LearningWhisper(WhisperTarget):
     is evaluated beside the student is the one it started as.
     """
 
+    learns: ClassVar[bool] = True
+
     kind: Literal["learning"] = "learning"  # type: ignore[assignment]
     trains: Literal["adapters", "decoder", "all"] = "adapters"
     """What learns: low-rank adapters in the decoder (`peft`) while all weights stay; the decoder; or the encoder as well."""
@@ -49,6 +51,17 @@ class LearningWhisper(WhisperTarget):
         if self.sharded:
             raise wrong("a teacher that learns is spread with the student, by train.zero_stage: 3; leave it out", "sharded")
         return self
+
+    def trained_of(self, model: "WhisperForConditionalGeneration") -> int:
+        """See `WhisperTarget`."""
+        decoder: Any = model.model.decoder
+        if self.trains == "adapters":
+            named = ((name.rpartition(".")[2], one) for name, one in decoder.named_modules() if isinstance(one, nn.Linear))
+            return sum(self.rank * (one.in_features + one.out_features) for name, one in named if name in self.modules)
+        encoder: Any = model.model.encoder
+        positions = encoder.embed_positions.weight.numel()
+        both = [decoder, encoder] if self.trains == "all" else [decoder]
+        return sum(one.numel() for module in both for one in module.parameters()) - (positions if len(both) > 1 else 0)
 
     def build(self, on: "Worker") -> LiveTarget:
         """The model on the device, with its adapters.

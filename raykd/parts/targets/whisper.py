@@ -5,7 +5,7 @@ Shapes: B utterances, M mel channels, F mel frames, S encoder positions, U label
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 
@@ -39,10 +39,17 @@ class WhisperTarget(Target):
     sharded: Annotated[bool, Mark.FREE] = False
     """Spread the weights over the workers (ZeRO-3 inference) instead of a copy on each."""
 
+    learns: ClassVar[bool] = False
+    """Whether it is another one at every step."""
+
     @property
     def trained_by_raykd(self) -> bool:
         """Whether `model` is a raykd config."""
         return trained_by_raykd(self.model)
+
+    def trained_of(self, model: "WhisperForConditionalGeneration") -> int:
+        """Parameters that train, of a teacher of this shape."""
+        return 0
 
     def build(self, on: "Worker") -> LiveTarget:
         """The model on the device. A student whose frozen encoder is the same shares this one's."""
