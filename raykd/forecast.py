@@ -1,6 +1,6 @@
 """What a run will need, from its config, models and data, and with `--check` from its first steps too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import ray
@@ -20,13 +20,14 @@ from raykd.parts.outside import load_parts_file
 from raykd.parts.targets.cached import CachedTarget, unanswerable
 from raykd.parts.targets.target import TEACHER
 from raykd.parts.targets.whisper import WhisperTarget
+from raykd.parts.timing import OTHER, PARTS
 from raykd.tracking.progress import Progress, duration
 from raykd.tracking.run_folder import RunFolder
 from raykd.tracking.table import CellTable
 from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.plan import TrainingPlan, accumulation_steps
-from raykd.training.profiling import WARM_UP, parts_table
+from raykd.training.profiling import WARM_UP
 from raykd.training.shell import train_on_cluster
 from raykd.training.student_job import StudentJob
 
@@ -127,6 +128,19 @@ def profile_of(
     if not found[0]["seconds"]:
         raise UserError(f"--profile: the run has {found[0]['step']} steps, and the first {WARM_UP} are not measured")
     return parts_table(found[0]["seconds"], measured)
+
+
+def parts_table(seconds: Mapping[str, float], steps: int) -> CellTable:
+    """Milliseconds a step and share of each part."""
+    total = sum(seconds.values())
+    rows = [
+        (name, f"{1000 * seconds[name] / steps:.1f}", f"{100 * seconds[name] / total:.1f} %")
+        for name in (*PARTS, OTHER)
+        if name in seconds
+    ]
+    rows.append(("together", f"{1000 * total / steps:.1f}", "100.0 %"))
+    note = f"Mean of {steps} steps of the first worker. The device was waited for between parts, so nothing overlaps here."
+    return CellTable("Where a step's time goes", ("part", "ms a step", "share"), tuple(rows), note, 1)
 
 
 def measured_forecast(

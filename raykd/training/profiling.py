@@ -1,7 +1,6 @@
 """A profile of some steps: what each part of a step takes, and PyTorch's own trace."""
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from raykd import storage
-from raykd.parts.timing import OTHER, PARTS, PartTimer, timing
-from raykd.tracking.table import CellTable
+from raykd.parts.timing import PartTimer, timing
 
 WARM_UP = 3
 """Steps before the ones that are profiled: first steps compile, allocate and count."""
@@ -43,16 +41,3 @@ class Profile:
             self._profiler.export_chrome_trace(str(path))
             storage.write_bytes(storage.join(folder, TRACE), path.read_bytes())
         return dict(self._timer.seconds)
-
-
-def parts_table(seconds: Mapping[str, float], steps: int) -> CellTable:
-    """Milliseconds a step and share of each part."""
-    total = sum(seconds.values())
-    rows = [
-        (name, f"{1000 * seconds[name] / steps:.1f}", f"{100 * seconds[name] / total:.1f} %")
-        for name in (*PARTS, OTHER)
-        if name in seconds
-    ]
-    rows.append(("together", f"{1000 * total / steps:.1f}", "100.0 %"))
-    note = f"Mean of {steps} steps of the first worker. The device was waited for between parts, so nothing overlaps here."
-    return CellTable("Where a step's time goes", ("part", "ms a step", "share"), tuple(rows), note, 1)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from raykd.forecast import parts_table
 from raykd.parts import timing
 from raykd.parts.timing import part
 from raykd.training.pace import Pace, product_rate
-from raykd.training.profiling import parts_table
 
 CPU = torch.device("cpu")
 
