@@ -37,6 +37,10 @@ class LabelEncoder:
     def __reduce__(self) -> tuple[type["LabelEncoder"], tuple[str, str | None]]:
         return LabelEncoder, (self.tokenizer, self.revision)
 
+    def token_names(self) -> dict[int, str]:
+        """Each token as the vocabulary spells it."""
+        return {number: name for name, number in self._backend.get_vocab().items()}
+
     def encode(self, text: str, language: str) -> list[int]:
         """The whole sequence: `prefix(language)`, text tokens, end of text. A token's name in the text is text.
 

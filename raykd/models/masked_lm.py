@@ -287,14 +287,25 @@ def masked_lm_config(folder: str) -> dict[str, Any]:
 
 
 def check_same_vocabulary(mlm: str, whisper: str) -> None:
-    """A masked language model can only teach a Whisper whose tokens are its own.
+    """A masked language model can only teach a Whisper whose tokens are its own, all of them or some.
 
     Raises:
         UserError: the folders' tokenizers differ.
     """
-    theirs, ours = LabelEncoder(mlm).fingerprint, LabelEncoder(whisper).fingerprint
-    if theirs != ours:
+    if not _is_cut_from(LabelEncoder(mlm), whisper):
         raise UserError(
             f"objective.mlm: {mlm} speaks another vocabulary than the student; "
             "train one with mlm.tokenizer set to the student's model"
         )
+
+
+def _is_cut_from(whole: LabelEncoder, whisper: str) -> bool:
+    """Whether a Whisper's tokenizer is this one, or this one cut to the tokens that the model's config names."""
+    from raykd.models.pruning import kept_tokens
+    from raykd.models.whisper import read_config
+
+    ours, kept = LabelEncoder(whisper), kept_tokens(read_config(whisper))
+    if kept is None or ours.fingerprint == whole.fingerprint:
+        return ours.fingerprint == whole.fingerprint
+    all_names, names = whole.token_names(), ours.token_names()
+    return all(names.get(new) == all_names.get(old) for new, old in enumerate(kept))

@@ -103,6 +103,12 @@ def prune_whisper(model: WhisperForConditionalGeneration, kept: Sequence[int]) -
     setattr(model.config, KEPT_TOKENS, [before[one] if before else one for one in kept])
 
 
+def cut_to(model: WhisperForConditionalGeneration, kept: Sequence[int] | None) -> None:
+    """Leave a model those tokens of the whole vocabulary; None: all. One that was cut to them before stays as it is."""
+    if kept is not None and kept_tokens(model.config) != tuple(kept):
+        prune_whisper(model, kept)
+
+
 def pad_whisper(model: WhisperForConditionalGeneration, vocabulary: int) -> None:
     """Give a cut model its whole vocabulary back, each token at its old id. In place.
 

@@ -1,6 +1,6 @@
 """What a part finds on a training worker when it is built."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,11 @@ class Worker:
     seed: int = 0
     autocast: torch.dtype | None = None
     """Type that what trains computes in, by autocast; None: its own."""
-    kept_tokens: Sequence[int] | None = None
-    """Of each of the student's tokens, its id in the vocabulary of the models that teach, which are cut to these; None: they
-    speak the same."""
+
+    @property
+    def kept_tokens(self) -> tuple[int, ...] | None:
+        """Of each of the student's tokens, its id in the whole vocabulary, to which models that teach are cut; None: it has
+        all."""
+        from raykd.models.pruning import kept_tokens
+
+        return None if self.student.config is None else kept_tokens(self.student.config)

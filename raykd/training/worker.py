@@ -177,7 +177,7 @@ class _Run:
         dev_loss = job.dev_loss(rank, world, device)
         mixed = compute_dtype(config.train.precision, device)
         autocast = mixed if mixed != torch.float32 else None
-        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast, job.kept_tokens)
+        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter

@@ -71,12 +71,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Runs:
     """The shipped configs, with a teacher that is smaller and trained for two steps."""
     folder = tmp_path_factory.mktemp("quickstart")
     shutil.copytree(ROOT / "configs", folder / "configs")
-    teacher = yaml.safe_load((folder / "configs" / "demo_teacher.yaml").read_text())
+    teacher = yaml.safe_load((folder / "configs" / "quickstart_teacher.yaml").read_text())
     teacher["data"]["source"]["hours"] = 0.02
     teacher["student"]["scratch"] |= {"width": 32, "heads": 2, "ffn": 64}
     teacher["train"] |= {"steps": 2, "eval_every": 2, "warmup_steps": 0}
     teacher["evaluation"]["max_new_tokens"] = 8
-    (folder / "configs" / "demo_teacher.yaml").write_text(yaml.safe_dump(teacher))
+    (folder / "configs" / "quickstart_teacher.yaml").write_text(yaml.safe_dump(teacher))
     first = quickstart(folder)
     cache = changed_at(folder / "cache")
     return Runs(folder, first, run_here("distill", CONFIG, *SHORTER, folder=folder), cache)
@@ -137,7 +137,7 @@ def test_mlflow_has_the_run(runs: Runs) -> None:
     client = mlflow.MlflowClient(runs.store)
     (experiment,) = [found for found in client.search_experiments() if found.name == "raykd"]
     tracked = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(tracked) == {"demo-teacher", "quickstart", "quickstart-2"}
+    assert set(tracked) == {"quickstart-teacher", "quickstart", "quickstart-2"}
     run = tracked["quickstart"]
     assert run.info.status == "FINISHED"
     assert {"train/loss", "train/ce", "train/kl", "train/lr", "eval/wer", "eval/cs/wer", "test/student/wer"} <= set(

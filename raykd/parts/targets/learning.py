@@ -69,13 +69,12 @@ class LearningWhisper(WhisperTarget):
         Raises:
             UserError: there are no such layers, or `peft` is not installed.
         """
-        from raykd.models.pruning import prune_whisper
+        from raykd.models.pruning import cut_to
         from raykd.models.whisper import load_whisper
 
         dtype = compute_dtype(self.dtype, on.device) if self.trains == "adapters" else torch.float32
         model = load_whisper(self.model, dtype, self.revision)
-        if on.kept_tokens is not None:
-            prune_whisper(model, on.kept_tokens)
+        cut_to(model, on.kept_tokens)
         model.requires_grad_(self.trains != "adapters")
         return LearningTeacher(model, self, on)
 

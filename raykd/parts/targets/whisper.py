@@ -57,12 +57,11 @@ class WhisperTarget(Target):
 
     def loaded(self, on: "Worker") -> "WhisperTeacher":
         """See `build`."""
-        from raykd.models.pruning import prune_whisper
+        from raykd.models.pruning import cut_to
         from raykd.models.whisper import load_whisper
 
         model = load_whisper(self.model, compute_dtype(self.dtype, on.device), self.revision)
-        if on.kept_tokens is not None:
-            prune_whisper(model, on.kept_tokens)
+        cut_to(model, on.kept_tokens)
         return WhisperTeacher(model, on, self.sharded)
 
 
