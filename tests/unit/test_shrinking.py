@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from raykd.config import Config
 from raykd.config.models import ScratchConfig
+from raykd.errors import UserError
 from raykd.models.demo import demo_processor, new_whisper
 from raykd.models.shrinking import CompactedLinear, MaskedLayerNorm, shrunk, units_of
 from raykd.models.whisper import load_whisper, save_whisper
@@ -112,6 +113,13 @@ def test_alignment_heads_are_numbered_as_they_are_now(teacher: Any) -> None:
         one.keep(torch.arange(one.count)[-one.left :])
     generation: Any = shrunk(student).generation_config
     assert generation.alignment_heads == [[0, 1]]
+
+
+def test_a_size_that_the_teacher_does_not_have_is_told_before_anything_is_made(teacher: Any) -> None:
+    with pytest.raises(UserError, match=r"student\.decoder_ffn: 65 asked for, but the teacher has 64"):
+        Shrinking(decoder_ffn=65).dimensions(teacher.config)
+    with pytest.raises(UserError, match=r"student\.heads: 5 asked for, but the teacher has 4"):
+        Shrinking(heads=5, freeze_encoder=False).dimensions(teacher.config)
 
 
 def test_a_masked_norm_is_pytorchs_over_what_is_kept() -> None:

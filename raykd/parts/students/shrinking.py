@@ -17,7 +17,7 @@ from raykd.parts.students.layer_copy import LayerCopy, Layers
 from raykd.parts.students.learner import WhisperLearner
 
 if TYPE_CHECKING:
-    from transformers import WhisperForConditionalGeneration
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 ROW_NORMS = "row_norms"
 """Name of the norms of the compactors' rows: a list of norms_F, one a layer."""
@@ -68,15 +68,24 @@ class Shrinking(LayerCopy):
             UserError: a size above the teacher's.
         """
         model = super().make(teacher, seed)
-        config = model.config
+        return with_masks(model, *self._sizes(model.config), self.compactors)
+
+    def dimensions(self, teacher: "WhisperConfig | None") -> "WhisperConfig | None":
+        """As it starts: the teacher's, with the layers that are kept."""
+        made = super().dimensions(teacher)
+        if made is not None:
+            self._sizes(made)
+        return made
+
+    def _sizes(self, config: "WhisperConfig") -> tuple[dict[str, int], int | None]:
+        """Channels by stack, and heads, at the end; what keeps its size is left out, or None."""
         sizes = {"encoder": (self.encoder_ffn, config.encoder_ffn_dim), "decoder": (self.decoder_ffn, config.decoder_ffn_dim)}
         ffn = {stack: _size(f"{stack}_ffn", given, of) for stack, (given, of) in sizes.items() if given is not None}
-        heads = None
-        if self.heads is not None:
-            if config.encoder_attention_heads != config.decoder_attention_heads:
-                raise UserError("student.heads: the teacher's encoder and decoder have not the same number; leave it out")
-            heads = _size("heads", self.heads, config.decoder_attention_heads)
-        return with_masks(model, ffn, heads, self.compactors)
+        if self.heads is None:
+            return ffn, None
+        if config.encoder_attention_heads != config.decoder_attention_heads:
+            raise UserError("student.heads: the teacher's encoder and decoder have not the same number; leave it out")
+        return ffn, _size("heads", self.heads, config.decoder_attention_heads)
 
     def finished(self, model: "WhisperForConditionalGeneration") -> "WhisperForConditionalGeneration":
         """A plain Whisper of what was kept."""

@@ -3,6 +3,7 @@
 Shapes: B utterances, S encoder positions, U label positions, N valid tokens, D width, V vocabulary.
 """
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from raykd.models.precision import compute_dtype
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.encoder import FrozenEncoder
 from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES, Outputs
-from raykd.parts.targets.target import LiveTarget, Target
+from raykd.parts.targets.target import LiveTarget, Ready, Target
 from raykd.parts.targets.whisper import WhisperTarget
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class LearningWhisper(WhisperTarget):
         if self.sharded:
             raise wrong("a teacher that learns is spread with the student, by train.zero_stage: 3; leave it out", "sharded")
         return self
+
+    def check(self, ready: Ready) -> None:
+        """See `Target`."""
+        if self.trains == "adapters":
+            _require_peft()
 
     def trained_of(self, model: "WhisperForConditionalGeneration") -> int:
         """See `WhisperTarget`."""
@@ -105,11 +111,10 @@ class LearningTeacher(LiveTarget):
 
     def _adapters(self, config: LearningWhisper, seed: int) -> nn.Module:
         """Those that were put into the decoder, and nothing else of it."""
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-            from peft.tuners.lora import LoraLayer
-        except ImportError:
-            raise UserError("a teacher with adapters: peft is not installed; run `pip install 'raykd[lora]'`") from None
+        _require_peft()
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
         alpha: Any = config.scale * config.rank  # peft divides it by the rank
         section = LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=list(config.modules))
         with torch.random.fork_rng(devices=[]):
@@ -150,6 +155,11 @@ class LearningTeacher(LiveTarget):
             return encoder_states(self._encoder, mel_BMF)
         states_BSD = self._frozen.states(batch, for_targets=True)
         return states_BSD if self._autocast is not None else states_BSD.to(self.head_VD.dtype)  # type: ignore[union-attr]
+
+
+def _require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("a teacher with adapters: peft is not installed; run `pip install 'raykd[lora]'`")
 
 
 def learning(teacher: Target, recipe: str, **options: Any) -> LearningWhisper:
