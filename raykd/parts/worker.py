@@ -34,4 +34,5 @@ class Worker:
         all."""
         from raykd.models.pruning import kept_tokens
 
-        return None if self.student.config is None else kept_tokens(self.student.config)
+        config = getattr(self.student, "config", None)
+        return None if config is None else kept_tokens(config)
