@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from raykd.data.stream import StepBatches
 from raykd.parts.timing import part
@@ -49,9 +50,9 @@ class Pace:
             return step(batches)
         self._rate = product_rate(self._device, self._dtype)
         rows = sum(len(batch.ids) for batch in batches.micro)
-        with FlopCounterMode(display=False) as counter:
+        with _Products() as counter:
             record = step(batches)
-        self._flops_per_row = counter.get_total_flops() / max(1, rows)
+        self._flops_per_row = counter.flops / max(1, rows)
         return record
 
     def of_step(self, record: dict[str, Any], batches: StepBatches) -> dict[str, float]:
@@ -69,6 +70,21 @@ class Pace:
             "floor_share": floor / seconds,
             "memory_gb": peak_memory(self._device) / 1e9,
         }
+
+
+class _Products(TorchDispatchMode):
+    """Counts by the rules of PyTorch. Its `FlopCounterMode` also hooks every module, which broke the gradient of `akd`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        rule = flop_registry.get(func._overloadpacket)
+        if rule is not None:
+            self.flops += rule(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
