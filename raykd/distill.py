@@ -13,12 +13,13 @@ def parser() -> Parser:
     made.add_argument(
         "--parts", action="append", default=[], metavar="FILE", help="a .py file with parts of your own; again for more"
     )
-    made.add_argument(
+    looks = made.add_mutually_exclusive_group()
+    looks.add_argument(
         "--check",
         action="store_true",
         help="say what the run will need and can be expected to reach, measure a few steps, and stop",
     )
-    made.add_argument(
+    looks.add_argument(
         "--profile",
         type=int,
         metavar="STEPS",

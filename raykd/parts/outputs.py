@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from raykd.data.batches import Batch
 from raykd.parts.distribution import TokenDistribution
 
 HIDDEN_STATES = "hidden_states"
@@ -27,3 +28,15 @@ class Outputs:
     """What terms asked for beside it, by name: `hidden_states`, `encoder_states`, or what the model's part names."""
     hidden_ND: Tensor | None = None
     """The last states at the valid positions: the student's, before its output head."""
+
+
+def decoded(decoder: Any, batch: Batch, states_BSD: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Any]]:
+    """hidden_ND that a decoder has at the valid positions, and what is wanted beside them (`Outputs.auxiliary`)."""
+    said = decoder(
+        input_ids=batch.decoder_input_BU,
+        encoder_hidden_states=states_BSD,
+        use_cache=False,
+        output_hidden_states=HIDDEN_STATES in wanted,
+    )
+    auxiliary = {HIDDEN_STATES: said.hidden_states, ENCODER_STATES: states_BSD}
+    return said.last_hidden_state.flatten(0, 1)[batch.valid_N], auxiliary

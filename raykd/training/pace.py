@@ -1,8 +1,9 @@
 """How fast a worker is: rows and tokens a second, time that it waited for data, and the share of the floor.
 
 The floor of a step is its matrix products at the speed at which this device takes one large product: what no arrangement of the
-same arithmetic can be faster than. The products are counted as they are computed (`torch.utils.flop_counter`), in the first
-step, so they are those of this method, teacher and padding included; later steps are reckoned by their number of rows.
+same arithmetic can be faster than. The products are counted as they are computed in the first step, by the rules of
+`torch.utils.flop_counter`, so they are those of this method, teacher and padding included; later steps are reckoned by their
+number of rows.
 """
 
 import resource
@@ -72,6 +73,17 @@ class Pace:
         }
 
 
+_ATEN = torch.ops.aten
+_RULES = {
+    **flop_registry,
+    # PyTorch has no rule for a CPU's attention kernel; it computes what the GPU's does.
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention],
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _ATEN._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+
 class _Products(TorchDispatchMode):
     """Counts by the rules of PyTorch. Its `FlopCounterMode` also hooks every module, which broke the gradient of `akd`."""
 
@@ -81,7 +93,7 @@ class _Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        rule = flop_registry.get(func._overloadpacket)
+        rule = _RULES.get(func._overloadpacket)
         if rule is not None:
             self.flops += rule(*args, **(kwargs or {}), out_val=out)
         return out

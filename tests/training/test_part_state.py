@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from raykd.training.checkpoint import newest_good, read_parts
+from raykd.evaluation.recogniser import lay_over
+from raykd.models.whisper import load_whisper
+from raykd.training.checkpoint import TRAINABLE, newest_good, read_parts
 from tests.jobs import MakeJob
 from tests.training import own_parts  # noqa: F401 (makes them known)
 from tests.training.test_training import assert_same_parameters, losses, resumed_at
@@ -87,3 +89,18 @@ def test_a_target_that_nothing_asks_for_any_more_is_freed(make_job: MakeJob) -> 
     (resumed,) = train_in_processes([resumed_at(job, 4)], world=2)
     assert losses(resumed) == pytest.approx(losses(records)[4:], rel=1e-6)
     assert_same_parameters(job, expected)
+
+
+def test_a_student_that_has_shrunk_is_given_away_at_its_size(make_job: MakeJob) -> None:
+    sizes = {"kind": "shrinking", "decoder_ffn": 0.5, "encoder_ffn": 20, "heads": 1, "freeze_encoder": False}
+    objective = {"recipe": "homodistil", "begin": 0.0, "end": 0.7, "every": 2}
+    job = make_job("shrunk", objective=objective, student=sizes, steps=6)
+    train_in_processes([job], world=2)
+    trained = load_whisper(job.student)
+    newest = newest_good(job.checkpoints, print)
+    assert newest is not None
+    lay_over(trained, f"{newest}/{TRAINABLE}")
+    plain = job.config.student.finished(trained)
+    dims = plain.config
+    assert (dims.d_model, dims.decoder_attention_heads, dims.encoder_ffn_dim, dims.decoder_ffn_dim) == (16, 1, 20, 32)
+    assert sum(one.numel() for one in plain.parameters()) < 0.55 * sum(one.numel() for one in trained.parameters())

@@ -1,6 +1,5 @@
 """What a step's time goes into: parts that add up, the share of the floor, time that was waited for data."""
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from raykd.forecast import parts_table
 from raykd.parts import timing
 from raykd.parts.timing import part
+from raykd.training import pace as pace_module
 from raykd.training.pace import Pace, product_rate
 
 CPU = torch.device("cpu")
@@ -59,23 +59,40 @@ def test_products_of_the_first_step_are_counted_with_their_backward_pass() -> No
     assert found["memory_gb"] > 0.05
 
 
-def test_waiting_for_data_is_told() -> None:
+def test_waiting_for_data_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(pace_module.time, "monotonic", lambda: now[0])
     pace = Pace(CPU, torch.float32, "utterances")
 
-    def slow() -> Any:
+    def source() -> Any:
         for batch in batches(2):
-            time.sleep(0.05)
+            now[0] += 3.0
             yield batch
 
-    waited = []
-    for batch in pace.batches(slow()):
-        pace.counted(lambda _: {"utterances": 4, "tokens": 1}, batch)
-        waited.append(pace.of_step({"utterances": 4, "tokens": 1}, batch)["data_wait"])
-    assert 0.9 < waited[1] <= 1
+    def step(_: Any) -> dict[str, Any]:
+        now[0] += 1.0
+        return {"utterances": 4, "tokens": 8}
+
+    for batch in pace.batches(source()):
+        found = pace.of_step(pace.counted(step, batch), batch)
+        assert (found["data_wait"], found["seconds"], found["tokens_per_s"]) == (0.75, 4.0, 2.0)
 
 
-def test_the_rate_is_of_the_type_that_products_are_taken_in() -> None:
-    assert product_rate(CPU, torch.float32) > product_rate(CPU, torch.float64) > 1e8
+def test_attention_is_counted() -> None:
+    pace = Pace(CPU, torch.float32, "utterances")
+    q = torch.randn(1, 2, 8, 4, requires_grad=True)
+
+    def step(_: Any) -> dict[str, Any]:
+        torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+        return {"utterances": 4, "tokens": 8}
+
+    pace.counted(step, batches(1)[0])
+    forward = 2 * (2 * 2 * 8 * 8 * 4)
+    assert pace._flops_per_row == (forward + 2.5 * forward) / 4, "the backward pass computes the scores again"
+
+
+def test_the_rate_is_that_of_a_product() -> None:
+    assert product_rate(CPU, torch.float32) > 1e8
 
 
 def test_the_table_is_by_step_and_in_order() -> None:

@@ -36,6 +36,23 @@ def test_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
     assert steps(tmp_path) == [2, 4]
 
 
+def test_a_checkpoint_of_an_unfinished_student_is_scored_and_not_chosen(tmp_path: Path) -> None:
+    wer = {1: 0.1, 2: 0.3, 3: 0.2}
+    selection = CheckpointSelection(
+        str(tmp_path),
+        keep=1,
+        evaluate=lambda path: {"wer": wer[ckpt.step_of(path)]},
+        on_score=lambda *_: None,
+        known_scores={},
+        first=2,
+    )
+    for step in wer:
+        write(tmp_path, step)
+        selection.written(step, evaluate=True)
+    assert selection.best() == ckpt.path_of(str(tmp_path), 3)
+    assert steps(tmp_path) == [3]
+
+
 def test_scores_from_before_a_resume_count_and_are_not_made_again(tmp_path: Path) -> None:
     for step in (1, 2):
         write(tmp_path, step)

@@ -16,12 +16,10 @@ from raykd.errors import UserError
 from raykd.parts.clock import Clock
 from raykd.parts.outputs import Outputs
 from raykd.parts.part import Live
-from raykd.parts.recipes.recipe import Method, Recipe
+from raykd.parts.recipes.recipe import Method
+from raykd.parts.recipes.shrinking import ShrinkingRecipe
 from raykd.parts.students.shrinking import ROW_NORMS
-from raykd.parts.terms.ce import Ce
-from raykd.parts.terms.hidden_states import HiddenStates
-from raykd.parts.terms.kl import Kl
-from raykd.parts.terms.term import OutputTerm, Term
+from raykd.parts.terms.term import OutputTerm
 from raykd.parts.updates.shrinking import RowNorms
 
 
@@ -47,7 +45,7 @@ class GroupLasso(OutputTerm):
         return torch.stack([norms_F.sum() for norms_F in norms]).sum()
 
 
-class CddRecipe(Recipe):
+class CddRecipe(ShrinkingRecipe):
     """Capacity dynamic distillation (Xie et al. 2023, arXiv 2303.09230; SCY-X/Capacity_Dynamic_Distillation): lambda_ce · CE +
     lambda_kl · KL(teacher ‖ student) + lambda_hidden · distance of the decoder's states + lambda_lasso · group lasso on the
     compactors. It wants `student: {kind: shrinking, compactors: true}`.
@@ -61,12 +59,8 @@ class CddRecipe(Recipe):
     """
 
     recipe: Literal["cdd"] = "cdd"
-    lambda_ce: Weight = 1.0
-    """Weight of the labels' cross-entropy."""
-    lambda_kl: Weight = 1.0
-    """Weight of the divergence from the teacher."""
     lambda_hidden: Weight = 0.5
-    """Weight of the distance of the decoder's states; 0: they are not compared."""
+    """Weight of the mean squared distance of the decoder's states; 0: they are not compared."""
     lambda_lasso: Weight = 0.004
     """Weight of the group lasso."""
     temperature: Temperature = 2.0
@@ -81,18 +75,8 @@ class CddRecipe(Recipe):
     """Share of training after which the first channels are left aside."""
     end: float = Field(0.7, gt=0, le=1)
     """Share of training after which the student has its final size."""
-    every: int = Field(10, ge=1)
-    """Steps from one time to the next."""
 
     def method(self) -> Method:
-        """Three or four terms, and what leaves channels aside."""
-        at = {"student_temperature": self.temperature, "target_temperature": self.temperature}
-        terms: list[Term] = [
-            Ce(weight=self.lambda_ce, label_smoothing=self.label_smoothing),
-            Kl(weight=self.lambda_kl, **at),
-            GroupLasso(weight=self.lambda_lasso),
-        ]
-        if self.lambda_hidden != 0:
-            terms.append(HiddenStates(weight=self.lambda_hidden))
-        shrinks = RowNorms(reset=self.reset, reset_from=self.reset_from, begin=self.begin, end=self.end, every=self.every)
-        return Method(terms=tuple(terms), updates=(shrinks,))
+        """The terms, the lasso, and what leaves channels aside."""
+        shrinks = RowNorms(reset=self.reset, reset_from=self.reset_from, **self.times())
+        return Method(terms=(*self.distilled(), GroupLasso(weight=self.lambda_lasso)), updates=(shrinks,))

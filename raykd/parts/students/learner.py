@@ -14,7 +14,7 @@ from raykd.data.batches import Batch
 from raykd.models.window import encoder_states
 from raykd.parts.clock import Clock
 from raykd.parts.encoder import FrozenEncoder
-from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES
+from raykd.parts.outputs import decoded
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -66,15 +66,7 @@ class WhisperLearner(Learner):
         self, batch: Batch, wanted: frozenset[str] = frozenset(), clock: Clock | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
         """hidden_ND at the valid positions, and what is wanted beside them (`parts.outputs.Outputs.auxiliary`)."""
-        states_BSD = self.states(batch)
-        said = self.decoder(
-            input_ids=batch.decoder_input_BU,
-            encoder_hidden_states=states_BSD,
-            use_cache=False,
-            output_hidden_states=HIDDEN_STATES in wanted,
-        )
-        auxiliary = {HIDDEN_STATES: said.hidden_states, ENCODER_STATES: states_BSD}
-        return said.last_hidden_state.flatten(0, 1)[batch.valid_N], auxiliary
+        return decoded(self.decoder, batch, self.states(batch), wanted)
 
     def states(self, batch: Batch) -> Tensor:
         """states_BSD of the encoder; without autocast in float32, as the decoder's weights."""

@@ -17,7 +17,7 @@ from raykd.errors import UserError
 from raykd.models.precision import compute_dtype
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.encoder import FrozenEncoder
-from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES, Outputs
+from raykd.parts.outputs import Outputs, decoded
 from raykd.parts.targets.target import LiveTarget, Ready, Target
 from raykd.parts.targets.whisper import WhisperTarget
 
@@ -134,18 +134,9 @@ class LearningTeacher(LiveTarget):
         """See `LiveTarget`."""
         mixed = torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None)
         with mixed:
-            states_BSD = self._states(batch)
-            said = self._decoder(
-                input_ids=batch.decoder_input_BU,
-                encoder_hidden_states=states_BSD,
-                use_cache=False,
-                output_hidden_states=HIDDEN_STATES in wanted,
-            )
-        hidden_ND = said.last_hidden_state.flatten(0, 1)[batch.valid_N]
-        between = None if said.hidden_states is None else tuple(states_BUD.detach() for states_BUD in said.hidden_states)
-        auxiliary = {HIDDEN_STATES: between, ENCODER_STATES: states_BSD.detach()}
+            hidden_ND, auxiliary = decoded(self._decoder, batch, self._states(batch), wanted)
         assert self.head_VD is not None
-        return Outputs(HeadDistribution(hidden_ND.detach(), self.head_VD), auxiliary, hidden_ND)
+        return Outputs(HeadDistribution(hidden_ND.detach(), self.head_VD), _constant(auxiliary), hidden_ND)
 
     def _states(self, batch: Batch) -> Tensor:
         from raykd.models.window import encoder_states
@@ -155,6 +146,18 @@ class LearningTeacher(LiveTarget):
             return encoder_states(self._encoder, mel_BMF)
         states_BSD = self._frozen.states(batch, for_targets=True)
         return states_BSD if self._autocast is not None else states_BSD.to(self.head_VD.dtype)  # type: ignore[union-attr]
+
+
+def _constant(auxiliary: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without graphs: terms that compare states teach the student alone."""
+    return {
+        name: tuple(one.detach() for one in states)
+        if isinstance(states, tuple)
+        else None
+        if states is None
+        else states.detach()
+        for name, states in auxiliary.items()
+    }
 
 
 def _require_peft() -> None:

@@ -16,7 +16,7 @@ from raykd.models.precision import compute_dtype
 from raykd.models.routing import speaking
 from raykd.parts.distribution import HeadDistribution
 from raykd.parts.encoder import FrozenEncoder
-from raykd.parts.outputs import ENCODER_STATES, HIDDEN_STATES, Outputs
+from raykd.parts.outputs import Outputs, decoded
 from raykd.parts.targets.target import LiveTarget, Target
 
 if TYPE_CHECKING:
@@ -105,14 +105,7 @@ class WhisperTeacher(LiveTarget):
         states_BSD = self.encoder.states(batch, for_targets=True)
         decoder = self._model.model.decoder
         with speaking(decoder, batch.languages):
-            said = decoder(
-                input_ids=batch.decoder_input_BU,
-                encoder_hidden_states=states_BSD,
-                use_cache=False,
-                output_hidden_states=HIDDEN_STATES in wanted,
-            )
-        hidden_ND = said.last_hidden_state.flatten(0, 1)[batch.valid_N]
-        auxiliary = {HIDDEN_STATES: said.hidden_states, ENCODER_STATES: states_BSD}
+            hidden_ND, auxiliary = decoded(decoder, batch, states_BSD, wanted)
         return Outputs(HeadDistribution(hidden_ND, self._model.proj_out.weight), auxiliary, hidden_ND)
 
     def at_hand(self) -> AbstractContextManager[None]:
