@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ray import PlacementGroupID, cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
@@ -17,6 +17,7 @@ from raykd.training.cluster import Resources
 from raykd.training.loop import Record
 from raykd.training.mailbox import Mailbox
 from raykd.training.on_worker import PLACED, on_worker
+from raykd.training.ray_trainer import LeanTrainer
 from raykd.training.worker import TrainingJob
 
 _POLL_S = 0.3
@@ -39,7 +40,7 @@ def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, 
     """
     _remove_left_over(storage_path)
     mailbox = Mailbox()
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         on_worker,
         train_loop_config={
             "job": cloudpickle.dumps(job),
@@ -99,7 +100,7 @@ def _remove_left_over(storage_path: str) -> None:
     storage.delete_file(note)
 
 
-def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
+def _fit(trainer: LeanTrainer, outcome: list[BaseException]) -> None:
     try:
         trainer.fit()
     except BaseException as error:
