@@ -51,6 +51,11 @@ def run_parser(prog: str, description: str, example: str) -> Parser:
     return parser
 
 
+def add_check(made: argparse.ArgumentParser, what: str) -> None:
+    """`--check`, which every command that works for long has."""
+    made.add_argument("--check", action="store_true", help=f"{what}, and stop: status 0, or 2 with what to mend")
+
+
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Run a command's main and exit: user mistakes are printed as they are, without a traceback, and exit with status 2."""
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAYS_WORRIES)  # read when Ray is imported, which is later

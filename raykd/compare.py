@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from raykd import storage
-from raykd.cli import Parser, run_command
+from raykd.cli import Parser, add_check, run_command
 from raykd.config import load_config
 from raykd.config.compare import CompareConfig
 from raykd.config.load import parse, read_yaml
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--resamples: must be 1 or more (got {options.resamples})")
     if options.config:
         _compare_config(options)
+    elif options.check:
+        raise UserError("--check: finished runs need none; give it with --config")
     else:
         _compare_runs(options)
 
@@ -63,6 +65,11 @@ def _compare_config(options: argparse.Namespace) -> None:
 
     jobs = jobs_of(compare, path)
     _check(compare, jobs, path)
+    if options.check:
+        from raykd.preflight import look_at_run
+
+        print("\n".join([f"{len(jobs)} runs are known and right", *look_at_run(jobs[0].config)]))
+        return
     connect(options.verbose)
     folder = storage.join(compare.output_dir, compare.name)
     storage.write_text(storage.join(folder, "compare.yaml"), to_yaml(compare.model_dump(mode="json")))
@@ -174,6 +181,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", help="of runs: folder for the page and the numbers")
     parser.add_argument("--against", help="of runs: the one that the others are tested against; default: the first")
     parser.add_argument("--resamples", type=int, default=2000, help="of runs: of the bootstrap (default 2000)")
+    add_check(parser, "with --config: look for mistakes and at a sample of the data that the first run has")
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's and DeepSpeed's own output")
     parser.add_argument("arguments", nargs="*", metavar="RUN | key=value", help="run folders, or with --config what to change")
     options = parser.parse_intermixed_args(list(arguments))

@@ -17,7 +17,7 @@ def parser() -> Parser:
     looks.add_argument(
         "--check",
         action="store_true",
-        help="say what the run will need and can be expected to reach, measure a few steps, and stop",
+        help="look at a sample of the data, say what the run will need and can reach, measure a few steps, and stop",
     )
     looks.add_argument(
         "--profile",
@@ -39,9 +39,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{asked} looks at a run before it begins; leave --resume out")
     if options.profile is not None and options.profile < 1:
         raise UserError(f"--profile: must be at least 1 step (got {options.profile})")
-    from raykd.preflight import check_run
+    from raykd.preflight import check_run, look_at_run
 
     check_run(config, options.resume)
+    if options.check:
+        print("\n".join(look_at_run(config)), flush=True)
     from raykd.distillation import distil, forecast, profile
     from raykd.tracking.metrics import Metrics
     from raykd.tracking.mlflow import tracking_uri, ui_command

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd import storage
-from raykd.cli import Parser
+from raykd.cli import Parser, add_check
 from raykd.config.base import Section
 from raykd.config.data import DataConfig
 from raykd.config.load import parse
@@ -72,6 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     if config.evaluation.vocabulary is not None:
         Vocabulary.load(config.evaluation.vocabulary)
     speech = speech_format(options.model, options.revision)
+    if options.check:
+        from raykd.data.sample import look_at_speech
+
+        console.print("\n".join(look_at_speech(config.data, speech)), markup=False, highlight=False, soft_wrap=True)
+        return
     connect()
     gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
     if options.long_form:
@@ -210,6 +215,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="whole recordings of any length; sequential (default) or chunked",
     )
     parser.add_argument("--teacher-forced", action="store_true", help="also loss, and arg-max error rates with gold prefixes")
+    add_check(parser, "look for mistakes and at a sample of the data")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of data and evaluation")
     return parser.parse_intermixed_args(list(arguments))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raykd import storage
-from raykd.cli import Parser, run_command
+from raykd.cli import Parser, add_check, run_command
 from raykd.config import Config, load_config
 from raykd.errors import UserError
 
@@ -39,6 +39,7 @@ def parser() -> Parser:
     )
     made.add_argument("--out", metavar="DIR", help="folder to write, local or remote; default: a place in data.cache_dir")
     made.add_argument("--parts", action="append", default=[], metavar="FILE", help="a .py file with parts of your own")
+    add_check(made, "look for mistakes and at a sample of the data")
     made.add_argument("-v", "--verbose", action="store_true", help="show Ray's own output")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="change a config key, such as label.timestamps=true")
     return made
@@ -55,9 +56,13 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--cache: answers are kept for single windows; label with --long-form first, then cache the utterances")
     config = load_config(options.config, options.overrides, options.parts)
     # Imported here so that --help and mistakes in the config answer at once.
-    from raykd.preflight import check_run
+    from raykd.preflight import check_run, look_at_run
 
-    check_run(config, resume=False, needs_text=options.cache is not None)
+    needs_text = options.cache is not None
+    check_run(config, resume=False, needs_text=needs_text)
+    if options.check:
+        print("\n".join(look_at_run(config, needs_text)))
+        return
     from raykd.data.sources.recognise import with_kinds
     from raykd.distillation import distil
     from raykd.runs import with_absolute_paths

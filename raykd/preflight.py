@@ -1,6 +1,8 @@
 """What can be found wrong with a run before Ray starts, speech is made or a demo teacher is trained."""
 
+import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from transformers import WhisperConfig
 
@@ -10,15 +12,18 @@ from raykd.config.base import Mark, marked, trained_by_raykd
 from raykd.config.data import DataConfig, DemoSource, HuggingFaceSource
 from raykd.config.text import TextConfig
 from raykd.data.demo.corpus import check_source
+from raykd.data.format import SpeechFormat
 from raykd.data.languages import configured_language
+from raykd.data.sample import look_at_speech, look_at_text
 from raykd.data.sources import source_parts
 from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.text_sources import text_parts
 from raykd.errors import UserError
 from raykd.evaluation.vocabulary import Vocabulary
+from raykd.models.demo import demo_tokenizer
 from raykd.models.masked_lm import masked_lm_config
 from raykd.models.pairs import check_compatible
-from raykd.models.whisper import config_if_here, load_processor
+from raykd.models.whisper import config_if_here, load_processor, speech_format
 from raykd.parts.students.pretrained import Pretrained
 from raykd.tracking.run_folder import RunFolder
 
@@ -88,6 +93,35 @@ def check_mlm_run(config: MlmRunConfig, resume: bool) -> None:
     check_text(config.text)
     if config.mlm.tokenizer is not None and not storage.is_remote(config.mlm.tokenizer):
         load_processor(config.mlm.tokenizer)
+
+
+def look_at_run(config: Config, needs_text: bool = True) -> list[str]:
+    """What is seen in seconds of the data that a run would have: a sample of its rows.
+
+    Raises:
+        UserError: more of it cannot be used than the config allows.
+    """
+    if any(isinstance(source, DemoSource) for source in with_speech_kinds(config.data).source):
+        return ["  sample   none: the speech is made by raykd when it is first wanted"]
+    wanted = _format_here(config)
+    if wanted is None:
+        return ["  sample   none: the teacher, whose tokens are the labels, is trained first"]
+    return look_at_speech(config.data, wanted, needs_text)
+
+
+def _format_here(config: Config) -> SpeechFormat | None:
+    """Of the model whose tokens the labels are; None: it is yet to be trained."""
+    model: Any = config.teacher or config.student
+    return None if trained_by_raykd(model.model) else speech_format(model.model, model.revision)
+
+
+def look_at_mlm_run(config: MlmRunConfig) -> list[str]:
+    """`look_at_run` for the training of a masked language model."""
+    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+        tokenizer = config.mlm.tokenizer
+        if tokenizer is None:
+            demo_tokenizer().save_pretrained(folder)
+        return look_at_text(config.text, tokenizer or folder)
 
 
 def check_sources(config: DataConfig, needs_text: bool = True) -> None:

@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 
-from raykd.cli import run_command, run_parser
+from raykd.cli import add_check, run_command, run_parser
 from raykd.config import load_mlm_config
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the command line, train and print the result."""
     parser = run_parser("python -m raykd.train_mlm", __doc__ or "", "configs/mlm_czech.yaml")
+    add_check(parser, "look for mistakes and at a sample of the text")
     options = parser.parse_intermixed_args(list(arguments))
     config = load_mlm_config(options.config, options.overrides)
 
     # Ray and the models take seconds to import: a mistake in the config is told before that, any other before Ray starts.
-    from raykd.preflight import check_mlm_run
+    from raykd.preflight import check_mlm_run, look_at_mlm_run
 
     check_mlm_run(config, options.resume)
+    if options.check:
+        print("\n".join(look_at_mlm_run(config)))
+        return
     from raykd.mlm_training import train_mlm
     from raykd.tracking.mlflow import tracking_uri, ui_command
     from raykd.tracking.mlm import MlmMetrics, print_mlm_result

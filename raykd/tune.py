@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raykd import storage
-from raykd.cli import run_command, run_parser
+from raykd.cli import add_check, run_command, run_parser
 from raykd.config import Config
 from raykd.config.load import dump_yaml, parse, read_yaml
 from raykd.config.tune import SweepConfig
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         RunError: interrupted, or no trial came to its end.
     """
     parser = run_parser("python -m raykd.tune", __doc__ or "", "configs/sweep_lambda_lm.yaml")
+    add_check(parser, "look for mistakes and at a sample of the data that all trials have")
     options = parser.parse_intermixed_args(list(arguments))
     sweep = parse(SweepConfig, read_yaml(options.config), options.config, options.overrides)
     sweep = sweep.model_copy(update={"output_dir": storage.absolute(sweep.output_dir)})
@@ -42,6 +43,11 @@ def main(arguments: Sequence[str]) -> None:
 
     space = Space(sweep, options.config)
     configs = _checked(space, options.config)
+    if options.check:
+        from raykd.preflight import look_at_run
+
+        print("\n".join(["every value that a trial can have is right", *look_at_run(configs[0])]))
+        return
     from raykd.tracking.progress import Progress
     from raykd.training.cluster import connect
     from raykd.tuning.sweep import run_sweep

@@ -85,7 +85,7 @@ def prepare_text(config: TextConfig, tokenizer: str, revision: str | None = None
         make_corpus_dir(path, "text.cache_dir")
         reader = SegmentReader(parts, config, path)
         outcomes = _outcomes(reader, SegmentMaker(path, language, encoder), progress)
-        corpus = _commit(path, key, config, language, encoder, parts, outcomes)
+        corpus = commit_text(path, key, config, language, encoder, parts, outcomes)
         if progress is not None:
             progress(corpus.summary["segments"], corpus.summary["rejected"])
     summary = corpus.summary
@@ -151,26 +151,27 @@ class SegmentMaker:
 
 
 def _outcomes(reader: SegmentReader, maker: SegmentMaker, progress: Progress | None) -> pa.Table:
-    """Where every segment lies (id, n_tokens, shard, row), in the order of the text."""
+    """The `place` of every segment, in the order of the text."""
     with ray_data_settings(block_a_row=True):
         # The reader takes no core and is one task: otherwise Ray Data would fuse the making of shards into it, and a machine
         # with one core would have none for them.
         segments = dataset_of_tasks([reader.tables], num_cpus=0, concurrency=1)
         dataset = segments.map_batches(maker.__call__, batch_size=1, batch_format="pyarrow", num_cpus=1)
-    tables = [_place("", [], [])]
+    tables = [place("", [], [])]
     done = 0
     for table in tables_of(dataset):
         for outcome in table.to_pylist() if table.num_columns else []:
             if outcome["failure"]:
                 raise UserError(outcome["failure"])
-            tables.append(_place(outcome["shard"], outcome["ids"], outcome["n_tokens"]))
+            tables.append(place(outcome["shard"], outcome["ids"], outcome["n_tokens"]))
             done += len(outcome["ids"])
             if progress is not None:
                 progress(done, 0)
     return pa.concat_tables(tables)
 
 
-def _place(shard: str, ids: list[str], n_tokens: list[int]) -> pa.Table:
+def place(shard: str, ids: list[str], n_tokens: list[int]) -> pa.Table:
+    """Where the segments of a shard lie: (id, n_tokens, shard, row)."""
     columns = {
         "id": pa.array(ids, pa.string()),
         "n_tokens": pa.array(n_tokens, pa.int32()),
@@ -180,7 +181,7 @@ def _place(shard: str, ids: list[str], n_tokens: list[int]) -> pa.Table:
     return pa.table(columns)
 
 
-def _commit(
+def commit_text(
     path: str,
     key: str,
     config: TextConfig,
@@ -189,7 +190,10 @@ def _commit(
     parts: Sequence[TextPart],
     outcomes: pa.Table,
 ) -> Corpus:
-    """Write the index and, when enough lines can be used, the summary that makes the folder a corpus."""
+    """Write the index and, when enough lines can be used, the summary that makes the folder a corpus.
+
+    `outcomes`: the `place` of every segment, in order.
+    """
     lines = json.loads(storage.read_bytes(storage.join(path, LINES_FILE)))
     rejects = dict(sorted(lines.pop("rejects").items(), key=lambda item: (-item[1], item[0])))
     check_rejects(rejects, lines["read"], config.max_reject_share, storage.join(path, REJECTS_FILE), "text", "lines")

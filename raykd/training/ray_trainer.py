@@ -1,4 +1,4 @@
-"""Ray Train's trainer without the processes that a run here has no use for: each takes seconds of the start to import Ray again."""
+"""Ray Train's trainer without the processes that a run has no use for: each imports Ray again, for seconds of the start."""
 
 from typing import Any
 
@@ -16,4 +16,4 @@ class LeanTrainer(TorchTrainer):
     """A `TorchTrainer` without the callbacks above, whose names are Ray Train's own: one that it renames is back."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in _UNUSED]
+        return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in _UNUSED]  # type: ignore[misc]

@@ -1,0 +1,85 @@
+"""`--check`: a sample of the data is looked at without Ray, and what is wrong with it ends with what to mend."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from raykd import evaluate, label, train_mlm
+from raykd.config.data import DataConfig
+from raykd.config.text import TextConfig
+from raykd.data.sample import look_at_speech, look_at_text
+from raykd.errors import UserError
+from raykd.models.whisper import speech_format
+from tests.ray.conftest import write_manifest
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 600 rows in the order of their splits."""
+    return write_manifest(tmp_path_factory.mktemp("spoken"), 400, 100, 100)
+
+
+def data(path: Path, cache: Path, **more: object) -> DataConfig:
+    return DataConfig.model_validate({"source": str(path), "cache_dir": str(cache), **more})
+
+
+def test_all_places_of_a_source_are_sampled(spoken: Path, tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    said = "\n".join(look_at_speech(data(spoken, tmp_path / "cache"), speech_format(str(tiny_whisper_dir))))
+    rows, parts = map(int, re.search(r"sample   (\d+) rows, from (\d+) of \d+ parts", said).groups())  # type: ignore[union-attr]
+    assert 200 <= rows < 300
+    assert parts > 1
+    assert "audio from audio, text from text" in said
+    assert "split    train: " in said
+    assert "same recording as in another split" not in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_one_row_in_a_hundred_may_be_bad_and_is_shown(spoken: Path, tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    rows = spoken.read_text().splitlines()[370:430]
+    (tmp_path / "cut.flac").write_bytes((spoken.parent / "train-000.flac").read_bytes()[:900])
+    bad = {"audio": str(tmp_path / "cut.flac"), "text": "jedna", "language": "cs", "split": "train", "id": "the-cut-one"}
+    path = spoken.parent / "with_one_bad.jsonl"
+    path.write_text("\n".join([*rows, json.dumps(bad)]) + "\n")
+    wanted = speech_format(str(tiny_whisper_dir))
+    said = look_at_speech(data(path, tmp_path, max_reject_share=0.1), wanted)
+    assert any(re.match(r"  reject   unreadable audio: 1 rows", line) for line in said), said
+    assert any(line.startswith("  rejected the-cut-one: unreadable audio") for line in said), said
+    with pytest.raises(UserError, match=r"data\.source: 1 of 61 rows of a sample cannot be used: unreadable audio \(1\)"):
+        look_at_speech(data(path, tmp_path, max_reject_share=0.01), wanted)
+
+
+def test_a_text_is_sampled(tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {number} of a text that is long enough\n" for number in range(20_000)))
+    config = TextConfig.model_validate({"source": str(path), "language": "en", "cache_dir": str(tmp_path / "cache")})
+    said = look_at_text(config, str(tiny_whisper_dir))
+    assert said[0] == "  sample   5000 lines, from 1 of 1 parts of the source"
+    assert any(line.startswith('  such as  "line 0 of a text') for line in said)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_commands_check_and_stop(
+    spoken: Path, tiny_whisper_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"name: looked\noutput_dir: {tmp_path}/runs\ndata: {{source: {spoken}, cache_dir: {tmp_path}/cache}}\n"
+        f"teacher: {{model: {tiny_whisper_dir}}}\nstudent: {{decoder_layers: 1}}\ntrain: {{steps: 4}}\n"
+    )
+    text = tmp_path / "text.txt"
+    text.write_text("so many words on every line of it\n" * 9 + "other words on the very last line of it\n")
+    mlm = tmp_path / "mlm.yaml"
+    mlm.write_text(
+        f"name: looked\noutput_dir: {tmp_path}/runs\ntext: {{source: {text}, language: en, cache_dir: {tmp_path}/cache}}\n"
+        "mlm: {}\ntrain: {steps: 4}\n"
+    )
+    label.main(["--config", str(config), "--check"])
+    assert "rows, from" in capsys.readouterr().out
+    train_mlm.main(["--config", str(mlm), "--check"])
+    assert "sample   10 lines" in capsys.readouterr().out
+    evaluate.main(["--model", str(tiny_whisper_dir), "--data", str(spoken), "--check"])
+    assert "split    test: " in capsys.readouterr().out
+    assert not list((tmp_path / "runs").glob("*")), "nothing is begun"
+    assert not list((tmp_path / "cache").glob("*"))
