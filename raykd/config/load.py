@@ -1,6 +1,7 @@
 """YAML and `key=value` overrides in, a checked `Config` out; every mistake becomes one line that names its key."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,7 +96,7 @@ def _parts_file(config_path: str, file: str) -> str:
     """A file with parts: as it is named, beside the config, or the copy that a run keeps (`runs.keep_parts`)."""
     folder = Path(config_path).parent
     candidates = (Path(file), folder / file, folder / PARTS_COPIES / Path(file).name)
-    return next((str(found) for found in candidates if found.is_file()), file)
+    return next((str(found) for found in candidates if os.path.isfile(found)), file)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -179,6 +180,6 @@ def _beside(config_path: str, path: str, key: str) -> str:
     """A path in a config is relative to the config's folder or, as in the resolved config of a run, to the current one."""
     candidates = (str(Path(config_path).parent / path), path)
     for candidate in candidates:
-        if Path(candidate).is_file():
+        if os.path.isfile(candidate):
             return candidate
     raise UserError(f"{config_path}: {key}: no such file: {candidates[0]}")

@@ -36,7 +36,7 @@ _FLOAT_SCALES = (2.0**15, 2.0**23, 2.0**31)
 """Full scale of whole numbers of 16, 24 and 32 bits: programs write them as floats without dividing."""
 _LOUDEST = 8.0
 """Floats up to here are loud (18 dB over full scale); beyond, they are whole numbers in disguise."""
-_CANCELLED = 0.1
+_CANCELLED = 0.25
 """Channels whose mean has less than this share of the loudest one's amplitude cancel each other: one is turned round."""
 _ROUNDED_S = 0.05
 """A file as long as its part, to so much, is the part: it was cut out already."""

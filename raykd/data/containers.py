@@ -15,6 +15,8 @@ _MPEG_KBPS = {
 _MPEG_HZ = (44_100, 48_000, 32_000)
 _JUNK = 0.01
 """Share of its data that a WAV may hold behind it without being taken for more of it."""
+_UNKNOWN = 1 << 48
+"""Lengths from here up are placeholders of a program that did not know."""
 _NAMES = {
     b"\x1a\x45\xdf\xa3": "WebM or Matroska",
     b"0&\xb2u": "WMA",
@@ -36,11 +38,29 @@ def check_container(encoded: bytes) -> None:
     """Raises a ValueError with the reason when the bytes are not all that there should be."""
     if encoded[:4] == b"OggS":
         _check_ogg(encoded)
+    if _ends_at(encoded) > len(encoded):
+        raise ValueError("truncated audio")
     start = _after_id3(encoded)
     if _mpeg_frame(encoded, start) is not None:
         _, at = _mpeg_frames(encoded, start)
         if _mpeg_frame(encoded, at) is not None:
             raise ValueError("truncated audio")
+
+
+def _ends_at(encoded: bytes) -> int:
+    """Where the samples of a WAV of 64 bits (RF64 and BW64, Sony's W64) end by its header, whose length libsndfile cuts to what
+    is there; 0: it is none, or does not say.
+    """
+    if encoded[:4] in (b"RF64", b"BW64") and encoded[12:16] == b"ds64":
+        data = encoded.find(b"data", 16)
+        (size,) = struct.unpack("<Q", encoded[28:36].ljust(8, b"\0"))
+    elif encoded[:4] == b"riff" and encoded[24:28] == b"wave":
+        data = encoded.find(b"data", 40) + 16
+        (size,) = struct.unpack("<Q", encoded[data : data + 8].ljust(8, b"\0"))
+        size = max(0, size - 32)
+    else:
+        return 0
+    return 0 if data < 0 or size >= _UNKNOWN else data + 8 + size
 
 
 def _check_ogg(encoded: bytes) -> None:

@@ -81,6 +81,8 @@ def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.s
         if info.type == fs.FileType.File:
             folder, name = _parent(base)
             return [SourceFile(child(folder, name), folder, name, _stamp(info))]
+        if inner == "/":
+            raise UserError(f"{key}: {path} is all of this machine's files; give the folder that holds the {what}")
         infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read ({_reason(error)}); check the path and its permissions") from None

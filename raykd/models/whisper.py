@@ -1,6 +1,7 @@
 """Whisper models in and out: hub ids, local folders and remote folders; every mistake becomes one line."""
 
 import json
+import os
 import pickle
 import re
 import socket
@@ -134,7 +135,7 @@ def speech_format(path: str, revision: str | None = None) -> SpeechFormat:
         n_mels=config.num_mel_bins,
         window_frames=2 * config.max_source_positions,
         max_label_tokens=config.max_target_positions,
-        tokenizer=str(Path(path).absolute()) if Path(path).is_dir() else path,
+        tokenizer=str(Path(path).absolute()) if os.path.isdir(path) else path,
         tokenizer_revision=revision,
     )
 
@@ -176,16 +177,16 @@ def read_config(path: str, revision: str | None = None) -> WhisperConfig:
         UserError: there is no such model, or it is no Whisper.
     """
     folder = Path(path)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise UserError(f"{path}: is a file; give the folder that holds config.json and the weights")
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / "config.json").is_file():
             raise UserError(f"{path}: has no config.json, so it is no model in Hugging Face format; {_EXAMPLE}")
     elif not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f"{path}: no such folder; {_EXAMPLE}")
     try:
         with _quiet(path):
-            asleep = not folder.is_dir() and _hub_is_out_of_reach()
+            asleep = not os.path.isdir(folder) and _hub_is_out_of_reach()
             values, _ = PretrainedConfig.get_config_dict(path, revision=revision or "main", local_files_only=asleep)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {_reason(error, path)}; {_EXAMPLE}") from None
@@ -266,7 +267,7 @@ def _quiet(path: str) -> Iterator[None]:
     hub = hub_logging.get_verbosity()
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         logging.disable_progress_bar()
     try:
         yield
@@ -291,7 +292,7 @@ def _hub_is_out_of_reach() -> bool:
 
 def _reason(error: BaseException, path: str) -> str:
     """Why the hub or a folder did not give a file, in a few words."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         chain: BaseException | None = error
         while chain is not None:
             for kind, words in _HUB_REASONS.items():

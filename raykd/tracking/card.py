@@ -1,5 +1,6 @@
 """The model card of a student: `student/README.md`, with the metadata that the Hugging Face Hub reads."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def is_hub_id(name: str | None) -> bool:
     """Whether a model or dataset name is `owner/name` on the Hub, not a path on this machine."""
     if not name or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return False
-    return not Path(name).exists() and not name.endswith((".yaml", ".yml", ".jsonl", ".csv", ".parquet"))
+    return not os.path.exists(name) and not name.endswith((".yaml", ".yml", ".jsonl", ".csv", ".parquet"))
 
 
 def _license(base: str | None) -> str | None:

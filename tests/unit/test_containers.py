@@ -58,7 +58,17 @@ def test_an_mp3_without_a_length_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", None), ("AIFF", None), ("AU", None), ("WAV", None)]
+    ("kind", "subtype"),
+    [
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("FLAC", None),
+        ("AIFF", None),
+        ("AU", None),
+        ("WAV", None),
+        ("RF64", None),
+        ("W64", None),
+    ],
 )
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.85])
 def test_a_file_that_was_cut_off_is_not_shortened_without_a_word(kind: str, subtype: str | None, share: float) -> None:

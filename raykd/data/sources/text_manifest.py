@@ -80,11 +80,19 @@ class Dialect:
             if not text.strip():
                 yield []
             elif self.delimiter == "\t":
-                yield [_unquoted(field) for field in text.split("\t")]
+                yield self._tab_separated(text)
             elif text.count('"') % 2 == 0:
                 yield self._fields(text) or self._as_they_are(text)
             else:
                 yield self._over_lines(text, lines) or self._as_they_are(text)
+
+    def _tab_separated(self, text: str) -> list[str]:
+        fields = text.split("\t")
+        if len(fields) > len(self.columns) and '"' in text:  # a tab in a field that is quoted
+            quoted = self._fields(text)
+            if quoted is not None and len(quoted) == len(self.columns):
+                return quoted
+        return [_unquoted(field) for field in fields]
 
     def _fields(self, text: str) -> list[str] | None:
         try:
