@@ -56,7 +56,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
         str_min_length=1,
         allow_inf_nan=False,

@@ -11,7 +11,7 @@ from raykd.config.compare import CompareConfig
 from raykd.config.root import Config, MlmRunConfig
 from raykd.config.schedule import ScheduleConfig
 from raykd.config.tune import SweepConfig
-from raykd.config.words import described, holding, name_of, written
+from raykd.config.words import described, holding, key_text, name_of, written
 from raykd.parts.part import Part
 
 SCHEDULE = "schedule"
@@ -125,13 +125,13 @@ def _same_key(section: type[Section], base: type[Section], name: str) -> bool:
     if name not in base.model_fields:
         return False
     ours, theirs = section.model_fields[name], base.model_fields[name]
-    return (ours.default, ours.description) == (theirs.default, theirs.description)
+    return ours.default == theirs.default and key_text(section, name) == key_text(base, name)
 
 
 def _key(section: type[Section], name: str) -> Key:
     field = section.model_fields[name]
     inner = _asked(field)
-    text = field.description or (described(inner[0]).partition("\n\n")[0] if inner else "")
+    text = key_text(section, name) or (described(inner[0]).partition("\n\n")[0] if inner else "")
     default = "required" if field.is_required() else written(field.get_default(call_default_factory=True))
     return Key(name, holding(field), default, described(text), Mark.FREE in marks_of(section, name), inner)
 

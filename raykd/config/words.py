@@ -1,9 +1,13 @@
 """What a key may hold, its default and its docstring, in the words of one who writes YAML."""
 
+import ast
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -33,6 +37,27 @@ def holding(field: FieldInfo) -> str:
     words = _words(field.annotation, field.metadata)
     named = [_PATHS[mark] for mark in marks if mark in _PATHS]
     return words.replace("text", named[0], 1) if named else words
+
+
+def key_text(section: type[Section], name: str) -> str:
+    """The docstring below a key of a section; empty where it has none. Read when it is asked for: no run needs it."""
+    own = next(part for part in section.__mro__ if name in inspect.get_annotations(part))
+    return _key_texts(own).get(name, "")
+
+
+@lru_cache
+def _key_texts(section: type) -> dict[str, str]:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    except (OSError, TypeError):  # a class that no file defines
+        return {}
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        key.target.id: text.value.value
+        for key, text in pairwise(tree.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def name_of(section: type[Section], tag: str) -> str:

@@ -32,7 +32,7 @@ Count = Annotated[int, Field(ge=0)]
 class _Numbers(BaseModel):
     """Further keys are kept: evaluation and data may say more than is promised here."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Score(_Numbers):

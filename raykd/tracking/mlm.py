@@ -24,7 +24,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class _Numbers(BaseModel):
     """Further keys are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class MlmScores(_Numbers):
