@@ -56,10 +56,15 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--out: {folder} is no folder here, so say where the export is to be written")
     out = options.out or storage.join(folder, "exports", f"{options.format}-{quantization}")
     # Imported here so that --help and mistakes in the arguments answer at once.
+    import transformers
+
     from raykd.exporting.gate import as_json, export
     from raykd.models.runtimes import limits
     from raykd.models.whisper import read_config
+    from raykd.parts.deepspeed import name_accelerator
 
+    name_accelerator()
+    transformers.logging.set_verbosity_error()
     console = Console()
     at_hand = storage.local_copy(model) if storage.is_remote(model) else nullcontext(model)
     with at_hand as local, storage.local_output(out) as local_out, console.status("exporting") as status:

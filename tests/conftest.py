@@ -21,10 +21,10 @@ _SLOW_FIXTURES = {"ray_local", "make_job"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`pytest -m quick`: all that starts neither Ray nor training workers."""
+    """`pytest -m quick`: all that starts neither Ray nor training workers, and is not marked as slow."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if item.path.parent.name not in _SLOW_FOLDERS and not fixtures & _SLOW_FIXTURES:
+        if item.path.parent.name not in _SLOW_FOLDERS and not fixtures & _SLOW_FIXTURES and not item.get_closest_marker("slow"):
             item.add_marker("quick")
 
 

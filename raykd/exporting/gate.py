@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from raykd.errors import RunError, UserError
 from raykd.evaluation.normalize import NormalizerChoice
@@ -85,32 +87,11 @@ def export(
         UserError: the format cannot hold this model, or it cannot be read.
         RunError: a program says something else than the student; the clip and both texts are in the message.
     """
-    writer = WRITERS[form]
-    if quantization not in writer.QUANTIZATIONS:
-        raise UserError(f"--quantization: {form} has {', '.join(writer.QUANTIZATIONS)} (got {quantization})")
     config = read_config(model)
+    writer = _writer(model, config, form, quantization, pad_vocabulary, expert)
     if expert is not None:
-        languages = expert_languages(config)
-        if form == "experts" or not languages:
-            raise UserError("--expert: is for models with language experts and the formats hf, ctranslate2 and ggml")
-        clips = _spoken(clips, expert, languages)
-        config = type(config).from_dict({**config.to_dict(), EXPERTS: None})
-    if reason := refusal(config, form, pad_vocabulary):
-        raise UserError(f"--format {form}: {model}: {reason}")
-    missing = [name for name in writer.PROGRAMS if find_spec(name) is None]
-    if missing:
-        raise UserError(f"--format {form}: {', '.join(missing)} is not installed; run `pip install 'raykd[export]'`")
-    student, processor = load_whisper(model), load_processor(model)
-    if expert is not None:
-        try:
-            student = plain_whisper(student, None if expert == "none" else expert)
-        except UserError as error:
-            raise UserError(f"--expert {expert}: {model}: {error}") from None
-    if pad_vocabulary and kept_tokens(config) is not None:
-        if whole_tokenizer is None:
-            raise UserError("--pad-vocabulary: give --tokenizer, a model with the whole vocabulary, such as the run's teacher")
-        pad_whisper(student, whole_vocabulary(config))
-        processor.tokenizer = load_processor(whole_tokenizer).tokenizer
+        clips = _spoken(clips, expert, expert_languages(config))
+    student, processor = _student(model, config, expert, pad_vocabulary, whole_tokenizer)
     progress(f"writing {form}")
     writer.convert(student, processor, out, quantization)
     windows: tuple[Window, ...] = ("whole", "clip") if clip_margin(config) is not None else ("whole",)
@@ -126,6 +107,51 @@ def export(
     if failed:
         raise RunError("\n".join(_told(one) for one in failed))
     return found
+
+
+def _writer(
+    model: str, config: WhisperConfig, form: Format, quantization: str, pad_vocabulary: bool, expert: str | None
+) -> Any:
+    """What writes the format, once it is found that it can hold this model, and that its programs are here.
+
+    Raises:
+        UserError: it cannot, or they are not.
+    """
+    writer = WRITERS[form]
+    if quantization not in writer.QUANTIZATIONS:
+        raise UserError(f"--quantization: {form} has {', '.join(writer.QUANTIZATIONS)} (got {quantization})")
+    if expert is not None:
+        if form == "experts" or not expert_languages(config):
+            raise UserError("--expert: is for models with language experts and the formats hf, ctranslate2 and ggml")
+        config = type(config).from_dict({**config.to_dict(), EXPERTS: None})
+    if reason := refusal(config, form, pad_vocabulary):
+        raise UserError(f"--format {form}: {model}: {reason}")
+    missing = [name for name in writer.PROGRAMS if find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format {form}: {', '.join(missing)} is not installed; run `pip install 'raykd[export]'`")
+    return writer
+
+
+def _student(
+    model: str, config: WhisperConfig, expert: str | None, pad_vocabulary: bool, whole_tokenizer: str | None
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+    """The student as it is to be written.
+
+    Raises:
+        UserError: one language's experts cannot take the shared blocks' place, or the whole vocabulary is not given.
+    """
+    student, processor = load_whisper(model), load_processor(model)
+    if expert is not None:
+        try:
+            student = plain_whisper(student, None if expert == "none" else expert)
+        except UserError as error:
+            raise UserError(f"--expert {expert}: {model}: {error}") from None
+    if pad_vocabulary and kept_tokens(config) is not None:
+        if whole_tokenizer is None:
+            raise UserError("--pad-vocabulary: give --tokenizer, a model with the whole vocabulary, such as the run's teacher")
+        pad_whisper(student, whole_vocabulary(config))
+        processor.tokenizer = load_processor(whole_tokenizer).tokenizer
+    return student, processor
 
 
 def _spoken(clips: Sequence[Clip], expert: str, languages: Sequence[str]) -> Sequence[Clip]:

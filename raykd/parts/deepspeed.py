@@ -3,6 +3,14 @@
 import logging
 import os
 
+import torch
+
+
+def name_accelerator() -> None:
+    """Tell DeepSpeed, which transformers imports too, what it would say aloud that it found: no GPU."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 
 def prepare_deepspeed() -> None:
     """Keep DeepSpeed's chatter out of the logs, and keep it from compiling.

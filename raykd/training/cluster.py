@@ -3,16 +3,19 @@
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import ray
-import torch
 from ray.util import get_current_placement_group, placement_group_table
 
 from raykd.config.training import ClusterConfig
 from raykd.errors import UserError
+from raykd.parts.deepspeed import name_accelerator
 
 _LOOPBACK = "127.0.0.1"
 """Where a Ray of our own listens: nobody else needs it, and whoever reaches it can run code."""
@@ -53,23 +56,37 @@ def connect(verbose: bool = False) -> None:
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes to the terminal, past logging
-        if not torch.cuda.is_available():
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would tell that it found no other
+        name_accelerator()
         warnings.filterwarnings("ignore", module=r"ray\..*")
         for name in ("ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
     _require_answer(address)
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=verbose,
-            logging_level=level,
-            include_dashboard=None if address else False,
-            _node_ip_address=None if address else _LOOPBACK,
-        )
+        with nullcontext() if verbose else _no_standard_error():
+            ray.init(
+                address=address or "local",
+                log_to_driver=verbose,
+                logging_level=level,
+                include_dashboard=None if address else False,
+                _node_ip_address=None if address else _LOOPBACK,
+            )
     except Exception as error:  # Ray raises plain ones, such as for a node that did not start in time
         raise UserError(_why_not(address, " ".join(str(error).split())[:300])) from None
     _quiet_data(verbose)
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Ray's core says there, at each start, that it was told to be quiet."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _why_not(address: str | None, reason: str) -> str:

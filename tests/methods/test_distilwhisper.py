@@ -60,6 +60,7 @@ def test_padding_and_other_languages_do_not_count() -> None:
     assert published["decoder"].sum(1).tolist() == [4, 0, 4]
 
 
+@pytest.mark.slow
 def test_the_budget_is_a_distance_and_pulls_towards_itself(tiny_whisper_dir: Path) -> None:
     """The gradient has the side of the step before: down where the mean was above, up where it was below, none at first."""
     from raykd.models.routing import GateRecord

@@ -44,6 +44,7 @@ def sampler(tiny_whisper_dir: Path) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_what_the_student_says_is_what_it_generates_token_by_token(batch: Batch, sampler: Any, tiny_whisper_dir: Path) -> None:
     samples = sampler(beta=0.0)
     spoken = samples.apply(batch, Clock(3, 10))

@@ -83,6 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Runs:
 
 
 def test_the_last_lines_are_a_table_and_where_everything_is(runs: Runs) -> None:
+    assert not re.search(r"logging\.cc|real_accelerator|\[transformers\]|Warning", runs.first), "what Ray and others would say"
     *_, teacher, student, _, place, report, metrics, store = runs.first.splitlines()
     assert re.match(r" *teacher .* 1\.00x", teacher)
     assert re.match(r" *student .* \d+\.\d\dx", student)

@@ -18,6 +18,8 @@ from raykd.parts.terms.term import Chunk, TokenTerm
 from raykd.training.objective import objective
 from tests.terms import NOW, active, labelled, loss_and_sums
 
+pytestmark = pytest.mark.slow
+
 N, D, V = 6, 3, 5
 GENERATOR = torch.Generator().manual_seed(0)
 HIDDEN_ND, WEIGHT_VD, TARGET_NV = (

@@ -42,6 +42,7 @@ def test_a_difference_is_explained_in_one_line(teacher: WhisperConfig, student: 
         check_compatible(teacher, student)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["teacher", "target"])
 def test_a_run_checks_its_teachers_before_it_starts(tmp_path: Path, where: str) -> None:
     dims = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1, window_s=1.0)

@@ -94,6 +94,7 @@ def test_parts_of_ones_own_are_helped_on_but_not_in_the_reference(tmp_path: Path
         assert page() == before
 
 
+@pytest.mark.slow
 def test_every_path_of_the_reference_can_be_asked_for() -> None:
     for root in ROOTS.values():
         for place in places(root)[1:]:

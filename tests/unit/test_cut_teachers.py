@@ -22,6 +22,8 @@ from raykd.parts.targets.whisper import WhisperTarget
 from raykd.parts.worker import Worker
 from tests.corpora import speech_format
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def kept(tiny_whisper_dir: Path, numbers: Corpus) -> list[int]:

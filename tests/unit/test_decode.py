@@ -163,6 +163,7 @@ def test_confidence_is_that_of_generate(
         assert confidence.avg_log_prob == confidence.log_prob / (len(row) + 1)
 
 
+@pytest.mark.slow
 def test_timestamps_are_those_of_generate(
     model: WhisperForConditionalGeneration, mel_BMF: torch.Tensor, prefix_BP: torch.Tensor
 ) -> None:

@@ -16,6 +16,8 @@ from raykd.data.sources import read_part, source_parts
 from raykd.demo_data import main
 from raykd.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TINY = DemoSource(languages=("cs", "hu"), hours=0.004)  # 14 s a split
 
 

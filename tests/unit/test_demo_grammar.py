@@ -33,6 +33,7 @@ def sentences(grammar: Grammar, kind: str) -> list[str]:
     return [grammar.sentence(kind, number) for number in range(grammar.size(kind))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", GRAMMARS)
 def test_sentences_are_many_distinct_and_spoken_words(language: str) -> None:
     grammar = GRAMMARS[language]

@@ -111,6 +111,7 @@ def test_audio_enters_a_new_model_at_the_scale_of_the_positions() -> None:
     assert 0.3 < ratio < 3
 
 
+@pytest.mark.slow
 def test_generates_for_a_language_within_its_positions() -> None:
     model = new_whisper(DIMS, seed=0)
     for language in ("cs", "th", "uz"):
@@ -124,6 +125,7 @@ def test_dimensions_that_no_whisper_has_are_refused_by_the_config(dims: dict[str
         ScratchConfig(**dims)
 
 
+@pytest.mark.slow
 def test_the_saved_folder_is_plain_transformers(tiny_whisper_dir: Path) -> None:
     processor = WhisperProcessor.from_pretrained(tiny_whisper_dir)
     assert processor.feature_extractor.chunk_length == 5

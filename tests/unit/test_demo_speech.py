@@ -23,6 +23,7 @@ def test_speech_does_not_depend_on_what_was_spoken_before(variant: str) -> None:
     assert np.array_equal(first, speak(TEXT, Voice("cs", variant)))
 
 
+@pytest.mark.slow
 def test_speech_is_the_same_in_another_process() -> None:
     program = (
         "import hashlib; from raykd.data.demo.speech import Voice, speak; speak('cześć', Voice('pl'));"

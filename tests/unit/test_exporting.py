@@ -19,6 +19,8 @@ from raykd.models.runtimes import Format, limits, refusal
 from raykd.models.whisper import load_processor, load_whisper, read_config, save_whisper
 from raykd.models.window import CLIP_MARGIN
 
+pytestmark = pytest.mark.slow
+
 WORDS = " jedna dva tři čtyři pět"
 
 

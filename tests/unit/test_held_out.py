@@ -15,6 +15,7 @@ from raykd.errors import UserError
 SHARE = 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", GRAMMARS)
 def test_grammars_know_which_sentences_hold_a_word(language: str) -> None:
     grammar = GRAMMARS[language]
@@ -28,6 +29,7 @@ def test_grammars_know_which_sentences_hold_a_word(language: str) -> None:
         np.testing.assert_array_equal(grammar.holding(kind, some), [not words.isdisjoint(some) for words in spoken])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", GRAMMARS)
 def test_splits_keep_to_their_words(language: str) -> None:
     grammar, words = GRAMMARS[language], held_out_words(0, language, SHARE)

@@ -18,6 +18,8 @@ from raykd.tracking.mlflow_values import MAX_PARAM, flat_params, points_of_metri
 from raykd.tracking.run_folder import RunFolder
 from tests.unit.example_run import eval_record, example_config, example_metrics, make_run, train_record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -157,6 +157,7 @@ def focal_config(path: str, **changes: Any) -> Config:
     return Config.model_validate({**tree, **changes})
 
 
+@pytest.mark.slow
 def test_a_part_travels_into_a_process_that_does_not_have_its_file(tmp_path: Path) -> None:
     path = written(tmp_path)
     sent = pickle.dumps(focal_config(path))

@@ -15,6 +15,8 @@ from raykd.runs import opened_run
 from raykd.tracking.progress import Progress
 from tests.outside import ROOT, forgotten, readme_method
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 name: hard
 data: {source: demo}

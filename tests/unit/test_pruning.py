@@ -144,6 +144,7 @@ def test_who_can_teach_whom(tiny_whisper_dir: Path, pruned_dir: Path) -> None:
         check_compatible(cut, whole)
 
 
+@pytest.mark.slow
 def test_the_frequent_words_of_a_language_are_kept(
     whole: WhisperTokenizer, tiny_whisper_dir: Path, numbers: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from raykd.tracking.report import objective_text, write_report
 from raykd.tracking.run_folder import RunFolder
 from tests.unit.example_run import SENTENCES, example_config, example_metrics, example_rows, make_run, train_record, write_table
 
+pytestmark = pytest.mark.slow
+
 
 def report_of(run: RunFolder) -> str:
     write_report(run)

@@ -14,6 +14,8 @@ from raykd.errors import UserError
 from raykd.models.whisper import speech_format
 from tests.ray.conftest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:

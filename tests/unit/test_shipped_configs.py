@@ -54,6 +54,7 @@ def test_every_run_of_a_comparison_has_a_config(path: Path, tmp_path: Path, monk
     assert len({job.config.name for job in jobs if job.model is None}) == len([job for job in jobs if job.model is None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
 def test_every_point_of_a_sweep_has_a_config(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def test_nothing_is_left_aside_at_first(teacher: Any) -> None:
     torch.testing.assert_close(said(student.double()), said(copy.deepcopy(teacher).double()), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section",
     [

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from raykd.models.whisper import load_whisper
 from raykd.parts.students.layer_copy import LayerCopy
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_text_is_the_teachers(tiny_whisper_dir: Path) -> None:

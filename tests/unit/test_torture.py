@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TORTURE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "torture.py"))
 FAMILIES, RIGHT, REFUSED, verdict_of = (TORTURE[name] for name in ("FAMILIES", "RIGHT", "REFUSED", "verdict_of"))
 

@@ -292,6 +292,7 @@ def test_the_table_shows_those_that_run_first(tmp_path: Path) -> None:
     assert "1 running, 1 finished, 3 to come" in said.export_text()
 
 
+@pytest.mark.slow
 def test_any_runs_are_put_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = []
     for number in range(2):
