@@ -120,6 +120,7 @@ def test_experts_start_as_copies_and_alone_train(tiny_whisper_dir: Path) -> None
     assert isinstance(config.learner(model), ExpertsLearner)
 
 
+@pytest.mark.slow
 def test_a_model_with_experts_gets_more_and_keeps_what_it_has(tiny_whisper_dir: Path, tmp_path: Path) -> None:
     first: Any = Experts(model=str(tiny_whisper_dir), languages=("cs",)).make(None, 0)
     with torch.no_grad():

@@ -114,6 +114,7 @@ def test_learned_weights_are_those_of_a_mixture_that_explains_the_labels(worker:
     assert float(live.weight_K[0]) == pytest.approx(best, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_teachers_that_were_taken(batch: Batch) -> None:
     draw = torch.Generator().manual_seed(4)
     tokens, width, vocabulary = len(batch.valid_N), 3, 51_865

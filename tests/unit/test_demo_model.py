@@ -150,6 +150,7 @@ def test_the_prefix_of_every_language_is_in_id_order() -> None:
         assert tokenizer.encode("a")[:4] == [50_258, 50_259 + i, 50_359, 50_363]
 
 
+@pytest.mark.slow
 def test_the_whisper_package_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "whisper", raising=False)
     _byte_pairs.cache_clear()

@@ -65,6 +65,7 @@ def test_nothing_becomes_unspellable(whole: WhisperTokenizer, kept: list[int]) -
         assert small.decode(small.encode(text, add_special_tokens=False), clean_up_tokenization_spaces=False) == text
 
 
+@pytest.mark.slow
 def test_all_special_tokens_and_times_stay_and_in_their_order(whole: WhisperTokenizer, kept: list[int]) -> None:
     small = prune_tokenizer(whole, kept)
     special = {name: number for name, number in whole.get_vocab().items() if name.startswith("<|")}
@@ -75,6 +76,7 @@ def test_all_special_tokens_and_times_stay_and_in_their_order(whole: WhisperToke
     assert small("abc").input_ids[0] == small.get_vocab()["<|startoftranscript|>"]
 
 
+@pytest.mark.slow
 def test_what_a_model_says_is_what_it_said_given_the_kept_tokens(
     tiny_whisper_dir: Path, pruned_dir: Path, kept: list[int]
 ) -> None:
@@ -96,6 +98,7 @@ def test_what_a_model_says_is_what_it_said_given_the_kept_tokens(
     assert [kept[one] for one in generation.begin_suppress_tokens] == old.begin_suppress_tokens
 
 
+@pytest.mark.slow
 def test_padding_puts_every_token_back_and_no_other_is_ever_chosen(
     tiny_whisper_dir: Path, pruned_dir: Path, kept: list[int]
 ) -> None:

@@ -133,6 +133,7 @@ def test_the_training_of_a_language_model_has_a_config_that_loads(monkeypatch: p
         load_mlm_config(options.config, options.overrides)
 
 
+@pytest.mark.slow
 def test_other_commands_parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert arguments_of("raykd.evaluate")
     for arguments in arguments_of("raykd.evaluate"):

@@ -31,6 +31,7 @@ def load(path: Path) -> RunConfig:
     return load_mlm_config(str(path)) if "text" in tree else load_config(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_it_loads_and_reads_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no config depends on the folder it is loaded from

@@ -123,6 +123,7 @@ def test_rejected_lines_are_listed_with_their_place(tmp_path: Path) -> None:
     assert [row["reason"] for row in rows] == ["not UTF-8 text", "NUL characters", "line over 1 MiB", "NUL characters"]
 
 
+@pytest.mark.slow
 def test_a_file_of_one_endless_line_takes_little_memory(tmp_path: Path) -> None:
     file = tmp_path / "a.txt.xz"
     import lzma

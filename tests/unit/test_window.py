@@ -42,6 +42,7 @@ def test_fewer_positions_are_what_a_model_with_fewer_positions_computes(tiny_whi
     torch.testing.assert_close(short_BSD, expected_BSD, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_that_says_nothing_hears_whole_windows(tiny_whisper_dir: Path, tmp_path: Path) -> None:
     teacher = load_whisper(str(tiny_whisper_dir))
     whole = 2 * teacher.config.max_source_positions
