@@ -1,12 +1,13 @@
 """Kills a part of a run at a random moment, goes on with --resume, and looks whether anything was lost.
 
-    python benchmarks/survival.py --kills 20 --seed 1 [--out /tmp/survival]
+    python benchmarks/survival.py --kills 20 --seed 1 [--out /tmp/survival] [--at s3://bucket/survival]
 
 A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed. Then, `--kills` times,
 in turn: a training worker, the driver, the raylet, Ray's head process (GCS), a data task, the mailbox, an evaluation, is killed
 with SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume until
 it does. For each: whether the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts
-once in the final weights, and whether processes are left behind.
+once in the final weights, and whether processes are left behind. With `--at` runs and prepared speech live there, such as in a
+bucket of a local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set).
 """
 
 import argparse
@@ -19,15 +20,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from pyarrow import fs
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
+from raykd import storage
 from raykd.tracking.history import read_history
 
 TARGETS = {
@@ -66,22 +70,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="/tmp/survival")
+    parser.add_argument("--out", default="/tmp/survival", help="folder for configs and logs, and for the runs without --at")
+    parser.add_argument("--at", help="where the runs live, on any storage")
     options = parser.parse_args()
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    campaign = Campaign(Path(options.out), options.at or options.out)
+    campaign.out.mkdir(parents=True, exist_ok=True)
     draws = random.Random(options.seed)
-    undisturbed(out, "warm-up")
-    reference, seconds = undisturbed(out, "undisturbed")
-    expected = outcome(reference)
+    campaign.undisturbed("warm-up")
+    seconds = campaign.undisturbed("undisturbed")
+    expected = campaign.outcome("undisturbed")
     table = Table("", "killed", "after", "runs", "loss as undisturbed", "every id once", "left behind", box=MARKDOWN)
     good = 0
     for number in range(options.kills):
         target = list(TARGETS)[number % len(TARGETS)]
         moment = draws.uniform(0.2, 0.95) * seconds
         name = f"kill-{number:02d}"
-        folder, runs, hit = killed(out, name, target, moment)
-        found = outcome(folder)
+        runs, hit = campaign.killed(name, target, moment)
+        found = campaign.outcome(name)
         left = [process.name() for process in others()]
         same = found is not None and expected is not None and abs(found[0] - expected[0]) <= 1e-5 * abs(expected[0])
         once = found is not None and expected is not None and found[1] == expected[1]
@@ -98,22 +103,72 @@ def main() -> None:
     print(f"{good} of {options.kills} went on as if nothing had happened")
 
 
-def killed(out: Path, name: str, target: str, moment: float) -> tuple[Path, int, bool]:
-    """A run whose part is killed; its folder, how often it was started, and whether there was such a part."""
-    process = started(out, name)
-    deadline = time.monotonic() + moment
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    hit = False
-    if process.poll() is None:
-        hit = kill(process, target)
-    runs = 1
-    while not ended(process, out, name):
-        runs += 1
-        if runs > MOST_STARTS:
-            break
-        process = started(out, name, "--resume")
-    return out / "runs" / name, runs, hit
+@dataclass(frozen=True)
+class Campaign:
+    """Runs of one config that are killed."""
+
+    out: Path
+    """Configs and logs."""
+    at: str
+    """Runs and prepared speech, local or remote."""
+
+    def undisturbed(self, name: str) -> float:
+        """Seconds of a run from its start to its end."""
+        began = time.monotonic()
+        if not self._ended(self._started(name), name):
+            sys.exit((self.out / f"{name}.log").read_text())
+        return time.monotonic() - began
+
+    def killed(self, name: str, target: str, moment: float) -> tuple[int, bool]:
+        """Kill a part of a run and let it go on to its end: how often it was started, and whether there was such a part."""
+        process = self._started(name)
+        deadline = time.monotonic() + moment
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        hit = process.poll() is None and kill(process, target)
+        runs = 1
+        while not self._ended(process, name) and runs <= MOST_STARTS:
+            runs += 1
+            process = self._started(name, "--resume")
+        return runs, hit
+
+    def outcome(self, name: str) -> tuple[float, Counter[tuple[int, str]]] | None:
+        """The last step's loss, and how often each (epoch, id) counts in the final weights: of a step that was done again the
+        last time does."""
+        folder = self._folder(name)
+        steps = read_history(storage.join(folder, "history.jsonl")).train
+        if not steps:
+            return None
+        filesystem, inner = storage.filesystem_of(storage.join(folder, "trained_ids"))
+        last: dict[tuple[int, str], dict[str, Any]] = {}
+        for file in sorted(filesystem.get_file_info(fs.FileSelector(inner)), key=lambda one: one.mtime_ns):
+            rank = file.base_name.split("-pid-")[0]
+            with filesystem.open_input_stream(file.path) as stream:
+                for row in map(json.loads, stream.read().splitlines()):
+                    last[row["step"], rank] = row
+        return steps[-1]["loss"], Counter((row["epoch"], one) for row in last.values() for one in row["ids"])
+
+    def _folder(self, name: str) -> str:
+        return storage.join(self.at, f"runs/{name}")
+
+    def _started(self, name: str, *more: str) -> "subprocess.Popen[bytes]":
+        tree = {**CONFIG, "name": name, "output_dir": storage.join(self.at, "runs")}
+        tree["data"] = {**CONFIG["data"], "cache_dir": storage.join(self.at, "cache")}
+        path = self.out / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        command = [sys.executable, "-m", "raykd.distill", "--config", str(path), *more]
+        log = (self.out / f"{name}.log").open("ab")
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def _ended(self, process: "subprocess.Popen[bytes]", name: str) -> bool:
+        """Wait for a process; whether its run is finished."""
+        try:
+            process.wait(LONGEST_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        time.sleep(3)
+        return storage.exists(storage.join(self._folder(name), "report.html"))
 
 
 def kill(process: "subprocess.Popen[bytes]", target: str) -> bool:
@@ -129,51 +184,6 @@ def kill(process: "subprocess.Popen[bytes]", target: str) -> bool:
             child.kill()
             return True
     return False
-
-
-def ended(process: "subprocess.Popen[bytes]", out: Path, name: str) -> bool:
-    """Wait for a process; whether its run is finished."""
-    try:
-        process.wait(LONGEST_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    time.sleep(3)
-    return (out / "runs" / name / "report.html").exists()
-
-
-def undisturbed(out: Path, name: str) -> tuple[Path, float]:
-    """A run from its start to its end; its folder and seconds."""
-    began = time.monotonic()
-    process = started(out, name)
-    if not ended(process, out, name):
-        sys.exit((out / f"{name}.log").read_text())
-    return out / "runs" / name, time.monotonic() - began
-
-
-def started(out: Path, name: str, *more: str) -> "subprocess.Popen[bytes]":
-    tree = {**CONFIG, "name": name, "output_dir": str(out / "runs")}
-    tree["data"] = {**CONFIG["data"], "cache_dir": str(out / "cache")}
-    path = out / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    command = [sys.executable, "-m", "raykd.distill", "--config", str(path), *more]
-    log = (out / f"{name}.log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-
-def outcome(folder: Path) -> tuple[float, Counter[tuple[int, str]]] | None:
-    """The last step's loss, and how often each (epoch, id) counts in the final weights: of a step that was done again the last
-    time does."""
-    steps = read_history(str(folder / "history.jsonl")).train
-    if not steps:
-        return None
-    last: dict[tuple[int, str], tuple[float, Any]] = {}
-    for file in sorted((folder / "trained_ids").glob("*.jsonl"), key=lambda one: one.stat().st_mtime):
-        rank = file.name.split("-pid-")[0]
-        for number, row in enumerate(map(json.loads, file.read_text().splitlines())):
-            last[row["step"], rank] = (file.stat().st_mtime + number * 1e-9, row)
-    counts = Counter((row["epoch"], one) for _, row in last.values() for one in row["ids"])
-    return steps[-1]["loss"], counts
 
 
 def others() -> Iterator[psutil.Process]:

@@ -9,13 +9,16 @@ sources, ids of the second and later ones start with the source's number (`2:...
 of the first, and the dev set cut from it by hash, as they are.
 """
 
+import io
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import soundfile
 
 from raykd.data.files import child, relative_to
 from raykd.data.languages import whisper_code
@@ -46,11 +49,13 @@ SPLIT_COLUMNS = ("split",)
 OFFSET_COLUMNS = ("offset", "offset_s", "offset_sec")
 START_COLUMNS = ("start_s", "start", "start_time", "begin_time", "begin", "start_sec", "start_seconds")
 END_COLUMNS = ("end_s", "end", "end_time", "stop", "stop_time", "end_sec", "end_seconds")
+RATE_COLUMNS = ("sampling_rate", "sample_rate")
+"""Hz of audio that is an array of samples."""
 RECORDING_COLUMNS = ("recording", "recording_id", "speaker", "speaker_id", "client_id")
 _TIMES = (*DURATION_COLUMNS, *OFFSET_COLUMNS, *START_COLUMNS, *END_COLUMNS)
 _IN_MS = {name: f"{name}_ms" for name in ("duration", "offset", "start", "start_time", "begin", "end", "end_time", "stop")}
 _IN_SAMPLES = tuple(f"{name}_{unit}" for name in ("start", "end", "offset", "begin") for unit in ("sample", "samples", "frame"))
-_MORE_COLUMNS = {*_TIMES, *_IN_MS.values(), *_IN_SAMPLES, *SPLIT_COLUMNS, *RECORDING_COLUMNS}
+_MORE_COLUMNS = {*_TIMES, *_IN_MS.values(), *_IN_SAMPLES, *SPLIT_COLUMNS, *RECORDING_COLUMNS, *RATE_COLUMNS}
 OUR_COLUMNS = {
     "audio": "audio",
     "text": "text",
@@ -65,6 +70,7 @@ OUR_COLUMNS = {
 """By the keys of `data.source.columns`: the name under which a column is read."""
 
 NO_AUDIO = "no audio"
+NO_RATE = "samples without their rate"
 NO_TRANSCRIPT = "no transcript"
 NO_LANGUAGE = "no language"
 NOT_JSON = "not valid JSON"
@@ -144,7 +150,10 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
     if broken:
         fields = {**fields, **{name: _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", fields[name]) for name in broken}}
         problem = problem or NOT_UTF8
-    audio, path = _audio(_first(fields, origin.audio_columns), origin)
+    said = _first(fields, origin.audio_columns)
+    if problem is None and _are_samples(said):
+        said, problem = _encoded(said, _first(fields, RATE_COLUMNS))
+    audio, path = _audio(said, origin)
     text = _as_text(_first(fields, origin.text_columns))
     language, language_problem = _language(_first(fields, origin.language_columns), origin)
     split = _as_text(_first(fields, SPLIT_COLUMNS))
@@ -219,6 +228,28 @@ def split_of_folder(name: str) -> str | None:
     """The same of the first folder of a relative file name."""
     folder, slash, _ = name.lower().partition("/")
     return folder if slash and _splits_in(folder) else None
+
+
+def _are_samples(value: Any) -> bool:
+    """Whether audio is decoded already: an array, alone or as `{"array", "sampling_rate"}` of Hugging Face."""
+    return isinstance(value, list) or (isinstance(value, Mapping) and isinstance(value.get("array"), list))
+
+
+def _encoded(value: Any, rate: Any) -> tuple[bytes | None, str | None]:
+    """An array of samples, or of channels of samples, as a file; or what is wrong with it."""
+    if isinstance(value, Mapping):
+        value, rate = value["array"], value.get("sampling_rate") or rate
+    try:
+        samples = np.array(value, np.float32)
+        if not rate or samples.ndim not in (1, 2):
+            return None, NO_AUDIO if rate else NO_RATE
+        if samples.ndim == 2 and len(samples) < samples.shape[1]:  # channels of samples
+            samples = samples.T
+        with io.BytesIO() as sink:
+            soundfile.write(sink, samples, int(rate), format="WAV", subtype="FLOAT")
+            return sink.getvalue(), None
+    except (TypeError, ValueError, soundfile.LibsndfileError):
+        return None, NO_AUDIO
 
 
 def _audio(value: Any, origin: Origin) -> tuple[bytes | None, str | None]:

@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from raykd.config.data import DataConfig
+from raykd.data.audio import read_samples
 from raykd.data.sources import all_parts
 from raykd.errors import UserError
 
@@ -76,6 +80,41 @@ def test_fleurs(tmp_path: Path) -> None:
     assert found["audio/dev/1.wav"]["text"] == "raw dev"
     assert found["audio/dev/1.wav"]["split"] == "dev"
     assert Path(found["audio/dev/1.wav"]["path"]).exists()
+
+
+def test_voxpopuli(tmp_path: Path) -> None:
+    name = "20180612-0900-PLENARY-13-cs_20180612-20:51:33_0"
+    speak(tmp_path / "2018" / f"{name}.ogg")
+    for split in ("train", "test"):
+        header = "id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender"
+        (tmp_path / f"asr_{split}.tsv").write_text(f"{header}\n{name}\tRaw, {split}.\traw {split}\t28\t{split}\tmale\n")
+    found = [row for part in all_parts(DataConfig(source=str(tmp_path), language="cs")) for row in part.rows()]
+    assert [(row["split"], row["text"], row["recording"], row["problem"]) for row in found] == [
+        ("test", "raw test", "28", None),
+        ("train", "raw train", "28", None),
+    ]
+    assert all(Path(row["path"]).exists() for row in found)
+
+
+@pytest.mark.parametrize("form", ["column of rates", "hugging face", "two channels"])
+def test_arrays_of_samples(tmp_path: Path, form: str) -> None:
+    tone = [0.3 * math.sin(number / 5) for number in range(24_000)]
+    audio: object = {
+        "column of rates": tone,
+        "hugging face": {"array": tone, "sampling_rate": 24_000, "path": None},
+        "two channels": [tone, tone],
+    }[form]
+    row = {"audio": audio, "text": "one second", "language": "en", "split": "train"}
+    if form != "hugging face":
+        row["sampling_rate"] = 24_000
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({key: row[key] for key in row if key != "sampling_rate"}) + "\n")
+    read = [next(iter(part.rows())) for part in all_parts(DataConfig(source=str(tmp_path / "rows.parquet")))]
+    samples = read_samples(read[0])
+    assert len(samples) == 16_000
+    assert abs(float(np.abs(samples[1000:-1000]).max()) - 0.3) < 0.01
+    (other,) = [next(iter(part.rows())) for part in all_parts(DataConfig(source=str(tmp_path / "rows.jsonl")))]
+    assert other["problem"] == (None if form == "hugging face" else "samples without their rate")
 
 
 def test_kaldi(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ _MOST_LINES = 100
 _BUFFER = 1 << 20
 _FLEURS = ("number", "file_name", "raw", "transcription", "letters", "num_samples", "gender")
 """Columns of the tables of FLEURS as Google has it; a sentence's number comes once for each of its speakers."""
+_VOXPOPULI = ("id", "raw_text", "normalized_text", "speaker_id", "split")
+"""First columns of the tables of VoxPopuli, whose recordings lie beside them in folders by year, named by their ids."""
 _MOST_UNPACKED = 2 << 30
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
@@ -67,6 +69,13 @@ class Dialect:
 
     columns: tuple[str, ...]
     delimiter: str
+
+    def fields(self, record: Sequence[str]) -> dict[str, Any]:
+        """A record by its columns."""
+        fields = dict(zip(self.columns, record, strict=False))
+        if self.columns[: len(_VOXPOPULI)] == _VOXPOPULI and "audio" not in fields:
+            fields["audio"] = f"{fields['id'][:4]}/{fields['id']}.ogg"
+        return fields
 
     def records(self, lines: Lines) -> Iterator[list[str]]:
         """Fields of each record, none for an empty line.
@@ -160,7 +169,7 @@ class TextPart:
             if not record:
                 continue
             problem = None if len(record) <= len(dialect.columns) else "more fields than columns"
-            yield self._utterance(dict(zip(dialect.columns, record, strict=False)), number, problem)
+            yield self._utterance(dialect.fields(record), number, problem)
 
     def _utterance(self, fields: dict[str, Any], number: int, problem: str | None) -> dict[str, Any]:
         return utterance(fields, f"{self.file.name}:{number}", self.origin, problem)
@@ -239,7 +248,7 @@ def _delimited_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
     names = next(Dialect((), delimiter).records(Lines(io.BytesIO(header.encode("utf-8", "surrogateescape")))), [])
     columns = tuple(_column(name.strip(), empty.origin) for name in names)
     dialect = Dialect(columns, delimiter)
-    require_columns(empty.file.path, list(columns), empty.origin)
+    require_columns(empty.file.path, list(dialect.fields(columns)), empty.origin)
     begin = replace(empty, dialect=dialect, offset=counter.offset, first_line=first)
     parts = _cut(begin, counter, dialect.records(counter), most)
     if not parts:
