@@ -44,7 +44,7 @@ TARGETS = {
     "evaluation": ("_recognise",),
 }
 CONFIG: dict[str, Any] = {
-    "data": {"source": {"kind": "demo", "languages": ["cs"], "hours": 0.05, "kinds": ["number"]}},
+    "data": {"source": {"kind": "demo", "languages": ["cs"], "hours": 0.2, "kinds": ["number"]}},
     "student": {
         "init": "scratch",
         "scratch": {
@@ -58,7 +58,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "objective": {"recipe": "ce"},
-    "train": {"steps": 24, "batch_size": 8, "lr": 1e-3, "eval_every": 8, "checkpoint_every": 4, "record_ids": True},
+    "train": {"steps": 24, "batch_size": 24, "lr": 1e-3, "eval_every": 8, "checkpoint_every": 4, "record_ids": True},
     "evaluation": {"batch_size": 8, "max_new_tokens": 8},
     "tracking": {"mlflow": False},
 }

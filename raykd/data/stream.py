@@ -164,21 +164,24 @@ def stream_steps(reading: Reading, steps: range) -> Generator[StepBatches, None,
 def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generator[pa.RecordBatch, None, None]:
     """All rows of the steps, one record batch each.
 
-    The steps are read in segments, each a Ray Data execution that runs to its end while the segment before it is in use. A
-    single execution over all steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in
-    a busy loop that takes half a core from training.
+    The first steps, as many as one task would read, are read here: Ray Data's own start takes seconds. All others are read in
+    segments, each a Ray Data execution that runs to its end while the segment before it is in use. A single execution over all
+    steps would be held back by its consumer most of the time, and Ray Data's scheduler then turns in a busy loop that takes
+    half a core from training.
     """
-    plan_ref = ray.put(plan)
-    size = steps_per_task * _SEGMENT_TASKS
-    # The first segment is one task, so that training starts soon.
-    starts = [steps.start, *range(steps.start + steps_per_task, steps.stop, size)]
-    segments = [range(start, min(stop, steps.stop)) for start, stop in pairwise([*starts, steps.stop])]
+    here, rest = steps[:steps_per_task], steps[steps_per_task:]
+    starts = range(rest.start, rest.stop, steps_per_task * _SEGMENT_TASKS)
+    segments = [range(start, stop) for start, stop in pairwise([*starts, rest.stop])]
+    plan_ref = [ray.put(plan)] if segments else []
     at_once = _TASKS_AT_ONCE_REMOTE if is_remote(plan.corpus_path) else _TASKS_AT_ONCE
+    upcoming = iter([*segments, range(0)])
     with ThreadPoolExecutor(1, "raykd-segments") as thread:
-        following = thread.submit(_read_segment, plan_ref, segments[0], steps_per_task, at_once)
-        for upcoming in [*segments[1:], range(0)]:
+        following = thread.submit(_read_segment, plan_ref, next(upcoming), steps_per_task, at_once)
+        for step in here:
+            yield from plan.read(range(step, step + 1))
+        for segment in upcoming:
             blocks = following.result()
-            following = thread.submit(_read_segment, plan_ref, upcoming, steps_per_task, at_once)
+            following = thread.submit(_read_segment, plan_ref, segment, steps_per_task, at_once)
             while blocks:
                 for batch in ray.get(blocks.popleft()).to_batches():
                     for number in range(batch.num_rows):
@@ -186,14 +189,14 @@ def _stream_rows(plan: FetchPlan, steps: range, steps_per_task: int) -> Generato
 
 
 def _read_segment(
-    plan_ref: "ray.ObjectRef[FetchPlan]", steps: range, steps_per_task: int, at_once: int
+    plan_ref: "list[ray.ObjectRef[FetchPlan]]", steps: range, steps_per_task: int, at_once: int
 ) -> "deque[ray.ObjectRef[pa.Table]]":
     """The rows of some steps as tables in the object store."""
     if not steps:
         return deque()
     starts = range(steps.start, steps.stop, steps_per_task)
-    # In a list, the reference is passed on as it is and not replaced by the plan.
-    reads = [partial(fetch_steps, [plan_ref], start, stop) for start, stop in pairwise([*starts, steps.stop])]
+    # In its list, the reference is passed on as it is and not replaced by the plan.
+    reads = [partial(fetch_steps, plan_ref, start, stop) for start, stop in pairwise([*starts, steps.stop])]
     with ray_data_settings():
         dataset = dataset_of_tasks(reads, num_cpus=_CPUS_PER_TASK, concurrency=min(at_once, len(reads)))
     return deque(dataset.to_arrow_refs())
