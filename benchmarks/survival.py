@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
     },
     "objective": {"recipe": "ce"},
     "train": {"steps": 24, "batch_size": 24, "lr": 1e-3, "eval_every": 8, "checkpoint_every": 4, "record_ids": True},
-    "evaluation": {"batch_size": 8, "max_new_tokens": 8},
+    "evaluation": {"batch_size": 8, "max_new_tokens": 8, "speed_batch_sizes": [1], "speed_utterances": 2},
     "tracking": {"mlflow": False},
 }
 LONGEST_S = 400
