@@ -28,6 +28,7 @@ from raykd.data.text_sources import text_parts
 from raykd.data.text_sources.part import RawLine, TextPart
 from raykd.data.utterances import tables
 from raykd.errors import UserError
+from raykd.shown import shown
 
 _ROWS = 200
 _PARTS = 40
@@ -57,7 +58,7 @@ def look_at_speech(config: DataConfig, speech_format: SpeechFormat, needs_text: 
         examples = _rejected_lines(rejected)
         _require_usable(rejected, outcomes.num_rows, config, said + examples)
         corpus = commit(folder, "sample", config.model_copy(update={"max_reject_share": 1.0}), speech_format, encoder, outcomes)
-        return said + look_at(corpus, config, speech_format) + examples
+        return [shown(line) for line in said + look_at(corpus, config, speech_format) + examples]
 
 
 def look_at_text(config: TextConfig, tokenizer: str) -> list[str]:
@@ -81,12 +82,13 @@ def look_at_text(config: TextConfig, tokenizer: str) -> list[str]:
         corpus = commit_text(folder, "sample", config, language, encoder, firsts, pa.concat_tables(outcomes))
     segments = [text for texts in blocks for text in texts]
     summary = corpus.summary
-    return [
+    lines = [
         f"  sample   {summary['lines']['read']} lines, from {len(chosen)} of {len(parts)} parts of the source",
         *(f"  split    {name}: {of['segments']} segments, {of['tokens']} tokens" for name, of in summary["splits"].items()),
         *(f"  reject   {reason}: {count} lines" for reason, count in summary["rejects"].items()),
         *(f"  such as  {json.dumps(text[:_SHOWN], ensure_ascii=False)}" for text in _spread(segments, _EXAMPLES)),
     ]
+    return [shown(line) for line in lines]
 
 
 @dataclass(frozen=True)
