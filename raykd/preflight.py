@@ -25,6 +25,7 @@ from raykd.models.masked_lm import masked_lm_config
 from raykd.models.pairs import check_compatible
 from raykd.models.whisper import config_if_here, load_processor, speech_format
 from raykd.parts.students.pretrained import Pretrained
+from raykd.parts.students.student import Student
 from raykd.tracking.run_folder import RunFolder
 
 
@@ -103,16 +104,22 @@ def look_at_run(config: Config, needs_text: bool = True) -> list[str]:
     """
     if any(isinstance(source, DemoSource) for source in with_speech_kinds(config.data).source):
         return ["  sample   none: the speech is made by raykd when it is first wanted"]
-    wanted = _format_here(config)
-    if wanted is None:
+    named: Any = config.teacher or config.student
+    model = getattr(named, "model", None)
+    if model is not None and trained_by_raykd(model):
         return ["  sample   none: the teacher, whose tokens are the labels, is trained first"]
-    return look_at_speech(config.data, wanted, needs_text)
+    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+        wanted = speech_format(model, named.revision) if model is not None else _format_of_new(config.student, folder)
+        return look_at_speech(config.data, wanted, needs_text)
 
 
-def _format_here(config: Config) -> SpeechFormat | None:
-    """Of the model whose tokens the labels are; None: it is yet to be trained."""
-    model: Any = config.teacher or config.student
-    return None if trained_by_raykd(model.model) else speech_format(model.model, model.revision)
+def _format_of_new(student: Student, folder: str) -> SpeechFormat:
+    """Of a student that is made from nothing; its config and tokenizer are written into the folder."""
+    made = student.dimensions(None)
+    assert made is not None
+    made.save_pretrained(folder)
+    student.processor(None, None).save_pretrained(folder)
+    return speech_format(folder)
 
 
 def look_at_mlm_run(config: MlmRunConfig) -> list[str]:

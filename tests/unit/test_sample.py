@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from raykd import evaluate, label, train_mlm
+from raykd.config import load_config
 from raykd.config.data import DataConfig
 from raykd.config.text import TextConfig
 from raykd.data.sample import look_at_speech, look_at_text
 from raykd.errors import UserError
 from raykd.models.whisper import speech_format
+from raykd.preflight import look_at_run
 from tests.ray.conftest import write_manifest
 
 pytestmark = pytest.mark.slow
@@ -79,6 +81,10 @@ def test_commands_check_and_stop(
     )
     label.main(["--config", str(config), "--check"])
     assert "rows, from" in capsys.readouterr().out
+    scratch = {"init": "scratch", "scratch": {"width": 32, "heads": 2, "ffn": 64, "window_s": 5}}
+    untaught = ["teacher=null", f"student={json.dumps(scratch)}", "objective=ce"]
+    print("\n".join(look_at_run(load_config(str(config), untaught))))
+    assert "split    test: " in capsys.readouterr().out
     train_mlm.main(["--config", str(mlm), "--check"])
     assert "sample   10 lines" in capsys.readouterr().out
     evaluate.main(["--model", str(tiny_whisper_dir), "--data", str(spoken), "--check"])
