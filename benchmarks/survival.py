@@ -4,10 +4,11 @@
 
 A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed. Then, `--kills` times,
 in turn: a training worker, the driver, the raylet, Ray's head process (GCS), a data task, the mailbox, an evaluation, is killed
-with SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume until
-it does. For each: whether the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts
-once in the final weights, and whether processes are left behind. With `--at` runs and prepared speech live there, such as in a
-bucket of a local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set).
+with SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume (one
+that had not begun, the same command again) until it does. For each: whether the last step's loss is that of the undisturbed
+run, whether every utterance of each epoch counts once in the final weights, and whether processes are left behind. With `--at`
+runs and prepared speech live there, such as in a bucket of a local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set).
 """
 
 import argparse
@@ -129,7 +130,8 @@ class Campaign:
         runs = 1
         while not self._ended(process, name) and runs <= MOST_STARTS:
             runs += 1
-            process = self._started(name, "--resume")
+            begun = storage.exists(storage.join(self._folder(name), "config.yaml"))
+            process = self._started(name, *(["--resume"] if begun else []))
         return runs, hit
 
     def outcome(self, name: str) -> tuple[float, Counter[tuple[int, str]]] | None:
