@@ -53,7 +53,7 @@ def test_products_of_the_first_step_are_counted_with_their_backward_pass() -> No
         record = pace.counted(step, batch)
         found = pace.of_step(record, batch)
     assert pace._flops_per_row == 2 * (2 * 40 * 30 * 20) / 4, "the product and its weight's gradient"
-    assert pace._rate is not None
+    assert pace._rate > 0
     assert found["floor_share"] == pytest.approx(2 * 2 * 40 * 30 * 20 / pace._rate / found["seconds"])
     assert found["tokens_per_s"] == pytest.approx(3 * found["utterances_per_s"])
     assert found["memory_gb"] > 0.05
@@ -89,6 +89,18 @@ def test_attention_is_counted() -> None:
     pace.counted(step, batches(1)[0])
     forward = 2 * (2 * 2 * 8 * 8 * 4)
     assert pace._flops_per_row == (forward + 2.5 * forward) / 4, "the backward pass computes the scores again"
+
+
+def test_the_best_measure_of_the_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([1e9, 5e9, 2e9])
+    monkeypatch.setattr("raykd.training.pace.product_rate", lambda *_: next(measured))
+    pace = Pace(CPU, torch.float32, "utterances")
+    found = []
+    for batch in batches(6):
+        pace.counted(lambda _: {}, batch)
+        found.append(pace._rate)
+    assert found == [1e9, 5e9, 5e9, 5e9, 5e9, 5e9]
+    assert next(measured, None) is None, "measured before the steps 1, 2 and 4"
 
 
 def test_the_rate_is_that_of_a_product() -> None:
