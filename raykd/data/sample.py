@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,7 @@ from raykd.data.format import SpeechFormat
 from raykd.data.languages import configured_language
 from raykd.data.look import look_at
 from raykd.data.prepare import commit, settle
-from raykd.data.rejects import FILTERED
+from raykd.data.rejects import check_rejects, count_reasons
 from raykd.data.shards import OUTCOME_SCHEMA, ShardMaker
 from raykd.data.sources import all_parts
 from raykd.data.sources.recognise import with_speech_kinds, with_text_kinds
@@ -56,7 +55,10 @@ def look_at_speech(config: DataConfig, speech_format: SpeechFormat, needs_text: 
         rejected = settle(outcomes, config)[1]
         said = [f"  sample   {outcomes.num_rows} rows, from {len(chosen)} of {len(parts)} parts of the source"]
         examples = _rejected_lines(rejected)
-        _require_usable(rejected, outcomes.num_rows, config, said + examples)
+        try:
+            check_rejects(count_reasons(rejected), outcomes.num_rows, config.max_reject_share, "below", what="rows of a sample")
+        except UserError as error:
+            raise UserError("\n".join([str(error), *said, *examples])) from None
         corpus = commit(folder, "sample", config.model_copy(update={"max_reject_share": 1.0}), speech_format, encoder, outcomes)
         return [shown(line) for line in said + look_at(corpus, config, speech_format) + examples]
 
@@ -121,13 +123,3 @@ def _rejected_lines(rejected: pa.Table) -> list[str]:
         detail = f" ({row['detail'][:_SHOWN]})" if row["detail"] else ""
         lines.append(f"  rejected {row['id']}: {reason}{detail}")
     return lines
-
-
-def _require_usable(rejected: pa.Table, rows: int, config: DataConfig, said: Sequence[str]) -> None:
-    reasons = Counter(rejected.column("reason").to_pylist())
-    faulty = sum(count for reason, count in reasons.items() if not reason.startswith(FILTERED))
-    if rows and rejected.num_rows < rows and faulty <= config.max_reject_share * rows:
-        return
-    commonest = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_EXAMPLES))
-    what = f"{rejected.num_rows} of {rows} rows of a sample cannot be used: {commonest}" if rows else "there are no rows"
-    raise UserError("\n".join([f"data.source: {what}; mend them or the data section of the config", *said]))
