@@ -2,13 +2,15 @@
 
     python benchmarks/survival.py --kills 20 --seed 1 [--out /tmp/survival] [--at s3://bucket/survival]
 
-A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed. Then, `--kills` times,
-in turn: a training worker, the driver, the raylet, Ray's head process (GCS), a data task, the mailbox, an evaluation, is killed
-with SIGKILL at a moment drawn from the length of the undisturbed run; a run that did not end by itself is given --resume (one
-that had not begun, the same command again) until it does. For each: whether the last step's loss is that of the undisturbed
-run, whether every utterance of each epoch counts once in the final weights, and whether processes are left behind. With `--at`
-runs and prepared speech live there, such as in a bucket of a local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set).
+A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed, and what it consists of
+is written down ten times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
+process (GCS), a data task, the mailbox, an evaluation, a worker as it writes a checkpoint, is killed with SIGKILL at a moment
+drawn from those at which the undisturbed run had such a part (or as soon after it as there is one); a run that did not end by
+itself is given --resume (one that had not begun, the same command again) until it does. For each: whether the last step's loss
+is that of the undisturbed run, whether every utterance of each epoch counts once in the final weights, and whether processes,
+shared memory or temporary folders are left behind. With `--at` runs and prepared speech live there, such as in a bucket of a
+local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set). It kills every
+Ray process of the machine: nothing else may run on it.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +38,7 @@ from rich.table import Table
 from raykd import storage
 from raykd.tracking.history import read_history
 
-TARGETS = {
+TARGETS: dict[str, tuple[str, ...]] = {
     "training worker": ("RayTrainWorker",),
     "driver": (),
     "raylet": ("raylet/raylet",),
@@ -43,7 +46,9 @@ TARGETS = {
     "data task": ("_Tasks", "_read", "MapBatches", "ReadTasks", "ray::Map", "ray::Read"),
     "mailbox": ("_Box",),
     "evaluation": ("_recognise",),
+    "checkpoint": ("RayTrainWorker",),
 }
+"""Parts to kill, by words of their processes' command lines."""
 CONFIG: dict[str, Any] = {
     "data": {"source": {"kind": "demo", "languages": ["cs"], "hours": 0.2, "kinds": ["number"]}},
     "student": {
@@ -78,26 +83,28 @@ def main() -> None:
     campaign.out.mkdir(parents=True, exist_ok=True)
     draws = random.Random(options.seed)
     campaign.undisturbed("warm-up")
-    seconds = campaign.undisturbed("undisturbed")
+    moments = campaign.undisturbed("undisturbed")
+    print(
+        "parts and when the undisturbed run had them, s:",
+        {part: (min(at), max(at)) for part, at in moments.items()},
+        flush=True,
+    )
     expected = campaign.outcome("undisturbed")
     table = Table("", "killed", "after", "runs", "loss as undisturbed", "every id once", "left behind", box=MARKDOWN)
     good = 0
     for number in range(options.kills):
         target = list(TARGETS)[number % len(TARGETS)]
-        moment = draws.uniform(0.2, 0.95) * seconds
+        moment = draws.choice(moments[target])
         name = f"kill-{number:02d}"
         runs, hit = campaign.killed(name, target, moment)
         found = campaign.outcome(name)
-        left = [process.name() for process in others()]
+        left = [process.name() for process in others()] + files_left()
         same = found is not None and expected is not None and abs(found[0] - expected[0]) <= 1e-5 * abs(expected[0])
         once = found is not None and expected is not None and found[1] == expected[1]
         good += same and once and not left
-        what = target if hit else f"{target} (was not there)"
-        table.add_row(str(number + 1), what, f"{moment:.0f} s", str(runs), str(same), str(once), ", ".join(left) or "nothing")
-        print(
-            f"{number + 1}/{options.kills} {what} after {moment:.0f} s: {'good' if same and once and not left else 'BAD'}",
-            flush=True,
-        )
+        what, when = (target, f"{hit:.0f} s") if hit else (f"{target} (was not there)", "")
+        table.add_row(str(number + 1), what, when, str(runs), str(same), str(once), ", ".join(left) or "nothing")
+        print(f"{number + 1}/{options.kills} {what} {when}: {'good' if same and once and not left else 'BAD'}", flush=True)
         for process in others():
             process.kill()
     Console(width=140).print(table)
@@ -113,20 +120,34 @@ class Campaign:
     at: str
     """Runs and prepared speech, local or remote."""
 
-    def undisturbed(self, name: str) -> float:
-        """Seconds of a run from its start to its end."""
+    def undisturbed(self, name: str) -> dict[str, list[float]]:
+        """The moments of a run at which it had each part, in seconds since its start."""
         began = time.monotonic()
-        if not self._ended(self._started(name), name):
-            sys.exit((self.out / f"{name}.log").read_text())
-        return time.monotonic() - began
-
-    def killed(self, name: str, target: str, moment: float) -> tuple[int, bool]:
-        """Kill a part of a run and let it go on to its end: how often it was started, and whether there was such a part."""
         process = self._started(name)
-        deadline = time.monotonic() + moment
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
-        hit = process.poll() is None and kill(process, target)
+        moments: dict[str, list[float]] = {target: [] for target in TARGETS}
+        while process.poll() is None:
+            for target in TARGETS:
+                if part_of(process, target):
+                    moments[target].append(time.monotonic() - began)
+            time.sleep(0.1)
+        if not self._ended(process, name):
+            sys.exit((self.out / f"{name}.log").read_text())
+        return moments
+
+    def killed(self, name: str, target: str, moment: float) -> tuple[int, float | None]:
+        """Kill a part of a run and let it go on to its end: how often it was started, and after how many seconds the part was
+        killed, if there was one."""
+        process = self._started(name)
+        began = time.monotonic()
+        time.sleep(moment)
+        written = self._checkpoints(name)
+        hit = None
+        while hit is None and process.poll() is None:
+            part = part_of(process, target)
+            if part and (target != "checkpoint" or self._checkpoints(name) - written):
+                part.kill()
+                hit = time.monotonic() - began
+            time.sleep(0.01)
         runs = 1
         while not self._ended(process, name) and runs <= MOST_STARTS:
             runs += 1
@@ -150,12 +171,20 @@ class Campaign:
                     last[row["step"], rank] = row
         return steps[-1]["loss"], Counter((row["epoch"], one) for row in last.values() for one in row["ids"])
 
+    def _checkpoints(self, name: str) -> set[str]:
+        """Folders of checkpoints, whole or not."""
+        folder = storage.join(self._folder(name), "checkpoints")
+        if not storage.exists(folder):
+            return set()
+        filesystem, inner = storage.filesystem_of(folder)
+        return {one.base_name for one in filesystem.get_file_info(fs.FileSelector(inner))}
+
     def _folder(self, name: str) -> str:
         return storage.join(self.at, f"runs/{name}")
 
     def _started(self, name: str, *more: str) -> "subprocess.Popen[bytes]":
         tree = {**CONFIG, "name": name, "output_dir": storage.join(self.at, "runs")}
-        tree["data"] = {**CONFIG["data"], "cache_dir": storage.join(self.at, "cache")}
+        tree["data"] = {**CONFIG["data"], "cache_dir": storage.join(self.at, f"cache/{name}")}
         path = self.out / f"{name}.yaml"
         path.write_text(yaml.safe_dump(tree))
         command = [sys.executable, "-m", "raykd.distill", "--config", str(path), *more]
@@ -173,19 +202,23 @@ class Campaign:
         return storage.exists(storage.join(self._folder(name), "report.html"))
 
 
-def kill(process: "subprocess.Popen[bytes]", target: str) -> bool:
+def part_of(process: "subprocess.Popen[bytes]", target: str) -> psutil.Process | None:
+    """A process of a run that does such work."""
+    try:
+        driver = psutil.Process(process.pid)
+        children = driver.children(recursive=True)
+    except psutil.Error:
+        return None
     if target == "driver":
-        process.kill()
-        return True
-    for child in psutil.Process(process.pid).children(recursive=True):
+        return driver
+    for child in children:
         try:
             line = " ".join(child.cmdline()) or child.name()
         except psutil.Error:
             continue
         if any(mark in line for mark in TARGETS[target]):
-            child.kill()
-            return True
-    return False
+            return child
+    return None
 
 
 def others() -> Iterator[psutil.Process]:
@@ -194,6 +227,12 @@ def others() -> Iterator[psutil.Process]:
         line = " ".join(process.info["cmdline"] or [])
         if "raylet/raylet" in line or "gcs_server" in line or line.startswith("ray::"):
             yield process
+
+
+def files_left() -> list[str]:
+    """What Ray and raykd keep in memory and in temporary folders while they work."""
+    places = [(Path("/dev/shm"), "plasma*"), (Path("/dev/shm"), "torch_*"), (Path(tempfile.gettempdir()), "raykd*")]
+    return [str(path) for folder, pattern in places for path in folder.glob(pattern)]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -62,7 +63,7 @@ def connect(verbose: bool = False) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
     _require_answer(address)
     try:
-        with nullcontext() if verbose else _no_standard_error():
+        with last_words(), nullcontext() if verbose else _no_standard_error():
             ray.init(
                 address=address or "local",
                 log_to_driver=verbose,
@@ -73,6 +74,17 @@ def connect(verbose: bool = False) -> None:
     except Exception as error:  # Ray raises plain ones, such as for a node that did not start in time
         raise UserError(_why_not(address, " ".join(str(error).split())[:300])) from None
     _quiet_data(verbose)
+
+
+@contextmanager
+def last_words() -> Iterator[None]:
+    """Ray's core ends this very process, past Python, when its node dies while it starts: then somebody else says so."""
+    words = "raykd: Ray's own processes were ended while they started; give the command again, and look at memory and disk"
+    heir = subprocess.Popen(["sh", "-c", f'read done || echo "{words}" >&2'], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        heir.communicate(b"\n")
 
 
 @contextmanager

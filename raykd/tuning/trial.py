@@ -5,10 +5,10 @@ import math
 import os
 import queue
 import shutil
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
@@ -37,7 +37,8 @@ STOPPED_WITHIN_S = 90.0
 END = 99.9
 """The last percent: schedulers decide at 25, 50, 75 and the like, and not about a trial that has ended."""
 _DONOR, _WEIGHTS, _HISTORY = "donor.json", "checkpoint", "history.jsonl"
-Reports = queue.SimpleQueue[tuple[dict[str, Any], str | None] | None]
+Folder = TemporaryDirectory[str]
+Reports = queue.SimpleQueue[tuple[dict[str, Any], Folder | None] | None]
 """What is reported, and the folder of what others may go on from."""
 
 
@@ -74,8 +75,8 @@ class SweepTrial(tune.Trainable):
         self._errors: list[BaseException] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._donor: str | None = None
-        self._shared: str | None = None
+        self._donor: Folder | None = None
+        self._shared: Folder | None = None
 
     def step(self) -> dict[str, Any]:
         """The next dev score."""
@@ -87,7 +88,7 @@ class SweepTrial(tune.Trainable):
             raise self._errors[0]
         report, folder = found
         if self._shared:
-            shutil.rmtree(self._shared, ignore_errors=True)
+            self._shared.cleanup()
         self._shared = folder
         return report
 
@@ -96,21 +97,25 @@ class SweepTrial(tune.Trainable):
         self._stop.set()
         if self._thread is not None:
             self._thread.join(STOPPED_WITHIN_S)
+        for folder in (self._shared, self._donor):
+            if folder:
+                folder.cleanup()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Population based training: what others may go on from."""
         if self._shared:
-            shutil.copytree(self._shared, checkpoint_dir, dirs_exist_ok=True)
+            shutil.copytree(self._shared.name, checkpoint_dir, dirs_exist_ok=True)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Population based training: what this one goes on from."""
         if storage.exists(f"{checkpoint}/{_DONOR}"):
-            self._donor = tempfile.mkdtemp(prefix="raykd-")
-            shutil.copytree(checkpoint, self._donor, dirs_exist_ok=True)
+            self._donor = TemporaryDirectory(prefix="raykd-", ignore_cleanup_errors=True)
+            shutil.copytree(checkpoint, self._donor.name, dirs_exist_ok=True)
 
     def _run(self) -> None:
         try:
-            _work(self._job, self.trial_name, self._tuned, self._donor, self._reports, self._stop)
+            donor = self._donor.name if self._donor else None
+            _work(self._job, self.trial_name, self._tuned, donor, self._reports, self._stop)
         except BaseException as error:
             self._errors.append(error)
             self._reports.put(None)
@@ -217,17 +222,17 @@ def _log_file(job: SweepJob, name: str) -> str | None:
 # ---------------------------------------------------------------------------------------------- population based training
 
 
-def _shared(config: Config, step: int) -> str | None:
+def _shared(config: Config, step: int) -> Folder | None:
     """A folder with the training so far: the checkpoint of that step, the history, and where they come from."""
     run = RunFolder.find(config.output_dir, config.name)
     path = path_of(run.checkpoints_dir, step) if run is not None else None
     if run is None or path is None or not storage.exists(path):
         return None
-    folder = tempfile.mkdtemp(prefix="raykd-")
+    folder = TemporaryDirectory(prefix="raykd-", ignore_cleanup_errors=True)
     for name in storage.list_dir(path):
-        storage.write_bytes(f"{folder}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
-    storage.write_bytes(f"{folder}/{_HISTORY}", storage.read_bytes(run.history_path))
-    storage.write_text(f"{folder}/{_DONOR}", json.dumps({"run": run.path, "step": step}))
+        storage.write_bytes(f"{folder.name}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
+    storage.write_bytes(f"{folder.name}/{_HISTORY}", storage.read_bytes(run.history_path))
+    storage.write_text(f"{folder.name}/{_DONOR}", json.dumps({"run": run.path, "step": step}))
     return folder
 
 
