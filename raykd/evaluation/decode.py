@@ -77,64 +77,69 @@ def greedy_decode(
     Returns:
         The new tokens of each row, without the stop token.
     """
-    device = model.device
-    encoded_LSD = states_BSD
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    so_far_LT = inputs_LP = prefix_BP.to(device)
-    limit = min(max_new_tokens, model.config.max_target_positions - prefix_BP.shape[1])
+    rows = _Rows(len(states_BSD), stop_ids, confidences)
+    encoded_LSD, cache = states_BSD, EncoderDecoderCache(DynamicCache(), DynamicCache())
+    so_far_LT = inputs_LP = prefix_BP.to(model.device)
     never, not_first = _suppressed(model)
-    texts: list[list[int]] = [[] for _ in range(len(states_BSD))]
-    rows = list(range(len(states_BSD)))
-    ended = [False] * len(rows)
-    for position in range(limit):
+    for position in range(min(max_new_tokens, model.config.max_target_positions - prefix_BP.shape[1])):
         states_LPD = model.model.decoder(
             input_ids=inputs_LP, encoder_hidden_states=encoded_LSD, past_key_values=cache, use_cache=True
         ).last_hidden_state
         if position == 0 and confidences and no_speech_id is not None:
             silent_L = model.proj_out(states_LPD[:, 0]).float().softmax(-1)[:, no_speech_id]
-            for row, probability in enumerate(silent_L.tolist()):
-                confidences[row].no_speech_prob = probability
+            for confidence, probability in zip(confidences, silent_L.tolist(), strict=True):
+                confidence.no_speech_prob = probability
         logits_LV = model.proj_out(states_LPD[:, -1])
         logits_LV[:, not_first if position == 0 else never] = -torch.inf
         if rule is not None:
             logits_LV = rule(so_far_LT, logits_LV)
         next_L = logits_LV.argmax(dim=-1)
-        if confidences:
-            chosen_L = logits_LV.float().log_softmax(-1).gather(1, next_L[:, None])[:, 0]
-            _add_up(confidences, rows, ended, next_L, chosen_L, stop_ids)
-        for place, token in enumerate(next_L.tolist()):
-            if token in stop_ids:
-                ended[place] = True
-            elif not ended[place]:
-                texts[rows[place]].append(token)
-        if all(ended):
+        rows.add(next_L, logits_LV)
+        if all(rows.ended):
             break
         so_far_LT = torch.cat((so_far_LT, next_L[:, None]), 1)
-        if sum(ended) * 2 >= len(rows):
+        if sum(rows.ended) * 2 >= len(rows.ended):
             # Going on with the open rows only costs one copy of their cache, so it is done each time half have ended.
-            open_places = [place for place, over in enumerate(ended) if not over]
-            kept_L = torch.tensor(open_places, device=device)
+            places = rows.drop_ended()
+            kept_L = torch.tensor(places, device=model.device)
             cache.batch_select_indices(kept_L)
-            keep_rows(model, open_places)
+            keep_rows(model, places)
             encoded_LSD, next_L, so_far_LT = encoded_LSD[kept_L], next_L[kept_L], so_far_LT[kept_L]
-            rows, ended = [rows[place] for place in open_places], [False] * len(open_places)
         inputs_LP = next_L[:, None]
-    return texts
+    return rows.texts
 
 
-def _add_up(
-    confidences: Sequence[Confidence],
-    rows: Sequence[int],
-    ended: Sequence[bool],
-    next_L: Tensor,
-    chosen_L: Tensor,
-    stop_ids: Sequence[int],
-) -> None:
-    """Add the chosen tokens' log-probabilities to the rows that had not ended before."""
-    for row, over, token, log_prob in zip(rows, ended, next_L.tolist(), chosen_L.tolist(), strict=True):
-        if not over:
-            confidences[row].log_prob += log_prob
-            confidences[row].tokens += token not in stop_ids
+class _Rows:
+    """What the rows of a batch say so far. Those that are still computed have places; some of these may have ended."""
+
+    def __init__(self, count: int, stop_ids: Sequence[int], confidences: Sequence[Confidence] | None) -> None:
+        self.texts: list[list[int]] = [[] for _ in range(count)]
+        self.ended = [False] * count
+        """Of each place."""
+        self._row_of_place = list(range(count))
+        self._stop_ids, self._confidences = frozenset(stop_ids), confidences
+
+    def add(self, next_L: Tensor, logits_LV: Tensor) -> None:
+        """The token that each place says next."""
+        tokens = next_L.tolist()
+        if self._confidences:
+            chosen_L = logits_LV.float().log_softmax(-1).gather(1, next_L[:, None])[:, 0]
+            for row, ended, token, log_prob in zip(self._row_of_place, self.ended, tokens, chosen_L.tolist(), strict=True):
+                if not ended:
+                    self._confidences[row].log_prob += log_prob
+                    self._confidences[row].tokens += token not in self._stop_ids
+        for place, token in enumerate(tokens):
+            if token in self._stop_ids:
+                self.ended[place] = True
+            elif not self.ended[place]:
+                self.texts[self._row_of_place[place]].append(token)
+
+    def drop_ended(self) -> list[int]:
+        """Leave the rows that have ended; the places of the others until now."""
+        places = [place for place, ended in enumerate(self.ended) if not ended]
+        self._row_of_place = [self._row_of_place[place] for place in places]
+        self.ended = [False] * len(places)
+        return places
 
 
 def transcribe(
