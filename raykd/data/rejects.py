@@ -57,5 +57,5 @@ def check_rejects(
     limit = f"more than {section}.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
     raise UserError(
         f"{section}.source: {faulty if rejected < rows else rejected} of {rows} {what} cannot be used, {limit}: {commonest}; "
-        f"see {rejects_path}, mend the {what} or the {section} section of the config"
+        f"see {rejects_path}, mend them or the {section} section of the config"
     )

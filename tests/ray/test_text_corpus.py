@@ -216,7 +216,7 @@ def test_too_many_bad_lines_are_refused_with_their_reasons(tmp_path: Path, tiny_
         with pytest.raises(
             UserError,
             match=r"^text\.source: 3 of 19 lines cannot be used, more than text\.max_reject_share=0\.05 allows: "
-            r"not UTF-8 text \(2\), NUL characters \(1\); see .*rejects\.parquet, mend the lines or the text section",
+            r"not UTF-8 text \(2\), NUL characters \(1\); see .*rejects\.parquet, mend them or the text section",
         ):
             prepare_text(config, str(tiny_whisper_dir))
     (folder,) = (tmp_path / "cache" / "corpora").iterdir()

@@ -4,7 +4,13 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +168,7 @@ def test_a_trial_goes_on_from_anothers_training_with_its_own_values(folder: tupl
     config = donor.model_copy(update={"name": "leg", "train": train, "tracking": tracking})
     given = _shared(donor, 3)
     assert given is not None
-    _take_over(config, given)
+    _take_over(config, given.name)
     with Progress(quiet=True) as progress:
         run = distil(config, True, progress)
     before, after = (read_history(str(root / "runs" / name / "history.jsonl")).train for name in ("trial-000", "leg"))
@@ -172,6 +178,53 @@ def test_a_trial_goes_on_from_anothers_training_with_its_own_values(folder: tupl
     assert after[3]["lr"] == pytest.approx(500 * before[3]["lr"])
     assert json.loads(run.read_text("donor.json")) == {"run": str(root / "runs" / "trial-000"), "step": 3}
     shutil.rmtree(run.path)
+
+
+@pytest.mark.timeout(300)
+def test_trials_at_once_report_to_one_server(manifest: Path, lively_dir: Path, ray_local: None, tmp_path: Path) -> None:
+    with mlflow_server(tmp_path) as uri:
+        search = {"train.lr": [1e-3, 1e-2]}
+        path = sweep_file(tmp_path, manifest, lively_dir, search=search, at_once=2)
+        run_here("tune", path, f"fixed.tracking.uri={uri}", folder=tmp_path)
+        swept = tmp_path / "swept"
+        (first, second) = (load_config(str(swept / trial["run"] / "config.yaml")) for trial in trials(swept).values())
+        assert (first.cluster.share, second.cluster.share) == (0.5, 0.5)
+        client = mlflow.MlflowClient(uri)
+        (experiment,) = [one for one in client.search_experiments() if one.name == "raykd"]
+        runs = {run.info.run_name: run.info for run in client.search_runs([experiment.experiment_id])}
+        assert set(runs) == {"swept", "trial-000", "trial-001"}
+        for name in ("trial-000", "trial-001"):
+            kept = read_history(str(swept / "runs" / name / "history.jsonl")).train
+            logged = {one.step: one.value for one in client.get_metric_history(runs[name].run_id, "train/loss")}
+            assert logged == {record["step"]: pytest.approx(record["loss"]) for record in kept}
+            assert len(client.get_metric_history(runs[name].run_id, "dev/wer")) == 4
+        began, ended = (max(run.start_time for run in runs.values()), min(run.end_time for run in runs.values()))
+        assert began < ended, "all at the same time"
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A real one on sqlite; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(server, lambda: answers(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.mark.timeout(500)
@@ -221,6 +274,6 @@ def trial_state(swept: Path, name: str) -> str | None:
 def wait_for(driver: Any, condition: Any, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert driver.poll() is None, driver.stdout.read()
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else "ended"
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.2)
