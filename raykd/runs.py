@@ -68,8 +68,12 @@ class TrainingRun:
         """Train to the end of the plan; the path of the checkpoint whose `score` on dev is the lowest.
 
         `banner`: what is said when the workers have started, from their record of what they compute on.
+
+        Raises:
+            UserError: there are checkpoints, and every one is damaged.
+            RunError: training stopped.
         """
-        start = self._start()
+        start = newest_good(self.run.checkpoints_dir, self._note)
         first = step_of(start) if start else 0
         self.history.rewind(first)
         scored = read_history(self.run.history_path).eval
@@ -82,8 +86,6 @@ class TrainingRun:
             score=score,
             first=round(job.method.settled * plan.steps),
         )
-        if start and plan.evaluation_due(first):
-            selection.written(first, evaluate=True)
         self.progress.phase("training", total=plan.steps, unit="steps", done=first)
 
         said: list[str] = []
@@ -93,6 +95,8 @@ class TrainingRun:
                 self.history.flush()
                 selection.written(record["step"], record["evaluate"])
                 return
+            if record["kind"] == "started":
+                selection.catch_up(plan.evaluation_due)
             if record["kind"] == "started" and not said:
                 said.append(banner(record))
                 self.progress.say(said[0])
@@ -149,21 +153,6 @@ class TrainingRun:
             memory_gb=state.totals.get("memory_gb"),
         )
 
-    def _start(self) -> str | None:
-        """The newest good checkpoint. It stands for itself; steps before it that the history lacks are noted there.
-
-        Raises:
-            UserError: there are checkpoints, and every one is damaged.
-        """
-        path = newest_good(self.run.checkpoints_dir, self._note)
-        step = step_of(path) if path else 0
-        recorded = {record["step"] for record in read_history(self.run.history_path).train}
-        missing = sorted(set(range(1, step + 1)) - recorded)
-        if missing:
-            lacks = f"{len(missing)} of the first {step} steps, such as {missing[0]}"
-            self._note(f"the history lacks {lacks}; training goes on from the checkpoint of step {step}")
-        return path
-
     def _note(self, text: str) -> None:
         """An event that is both said and recorded."""
         self.history.record({"kind": "event", "step": self._last_step, "text": text})
@@ -185,7 +174,8 @@ class TrainingRun:
             self.tracker.record(record)
 
     def _on_start(self, step: int) -> None:
-        """The workers start; again, when one was lost."""
+        """The workers start; again, when one was lost. Their checkpoint stands for itself: workers that outlive a killed driver
+        write later ones than it knew of. Steps before it that the history lacks are noted there."""
         if self._last_step > step:
             text = (
                 f"a training worker was lost after step {self._last_step}; training goes on from the checkpoint of step {step}"
@@ -194,6 +184,12 @@ class TrainingRun:
             self.history.record({"kind": "event", "step": step, "text": text})
             self.progress.say(text)
         self._last_step = step
+        self.history.flush()
+        recorded = {record["step"] for record in read_history(self.run.history_path).train}
+        missing = sorted(set(range(1, step + 1)) - recorded)
+        if missing:
+            lacks = f"{len(missing)} of the first {step} steps, such as {missing[0]}"
+            self._note(f"the history lacks {lacks}; training goes on from the checkpoint of step {step}")
 
     def _on_dev_score(self, step: int, scores: Mapping[str, Any]) -> None:
         self._on_record({"kind": "eval", "step": step, "split": "dev", **scores})

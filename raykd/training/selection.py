@@ -47,9 +47,16 @@ class CheckpointSelection:
         for pending in self._pending.values():
             if pending.done():
                 pending.result()
-        if evaluate and step not in self._known and step not in self._pending:
-            self._pending[step] = self._pool.submit(self._score, step)
+        if evaluate:
+            self._submit(step)
         self._prune()
+
+    def catch_up(self, due: Callable[[int], bool]) -> None:
+        """Score the checkpoints that are there and should have been: a killed driver had not come to it, or its workers wrote
+        them when it was gone."""
+        for step in map(ckpt.step_of, ckpt.list_checkpoints(self._folder)):
+            if due(step):
+                self._submit(step)
 
     def best(self) -> str:
         """Wait for all scores; the path of the best checkpoint."""
@@ -58,6 +65,10 @@ class CheckpointSelection:
             pending.result()
         self._prune()
         return self._path(self._best_step())
+
+    def _submit(self, step: int) -> None:
+        if step not in self._known and step not in self._pending:
+            self._pending[step] = self._pool.submit(self._score, step)
 
     def _best_step(self) -> int:
         return min(self._known, key=lambda step: (step < self._first, self._known[step], step))

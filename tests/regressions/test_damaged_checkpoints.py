@@ -1,17 +1,25 @@
 """A torn line of history once deleted every checkpoint on --resume; a damaged newest checkpoint was fatal although older ones
-lay beside it, and a flipped bit was not seen at all.
+lay beside it, and a flipped bit was not seen at all. Checkpoints that workers wrote while the run was being resumed, their
+driver dead, were never scored, so that there was no best one.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from raykd import runs
 from raykd.errors import UserError
 from raykd.runs import TrainingRun
+from raykd.tracking.history import read_history
 from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
-from raykd.training.checkpoint import list_checkpoints, newest_good, path_of
+from raykd.training.checkpoint import list_checkpoints, newest_good, path_of, step_of
+from raykd.training.loop import Record
+from raykd.training.plan import TrainingPlan
 from tests.jobs import MakeJob
 from tests.training.test_training import assert_same_parameters, losses
 from tests.training.workers import final_parameters, train_in_processes
@@ -36,7 +44,7 @@ def test_a_checkpoint_stands_for_itself_whatever_the_history_lost(run: TrainingR
     history = Path(run.run.history_path)
     lines = history.read_text("utf-8").splitlines()
     history.write_text("\n".join([lines[0], lines[1][:9], *lines[3:]]) + "\n", "utf-8")
-    assert run._start() == before[-1]
+    run._on_record({"kind": "started", "step": 6})
     assert list_checkpoints(run.run.checkpoints_dir) == before
     run.history.flush()
     assert "lacks 2 of the first 6 steps, such as 2" in history.read_text("utf-8")
@@ -44,7 +52,29 @@ def test_a_checkpoint_stands_for_itself_whatever_the_history_lost(run: TrainingR
 
 def test_no_history_at_all(run: TrainingRun) -> None:
     Path(run.run.history_path).unlink()
-    assert run._start() == path_of(run.run.checkpoints_dir, 6)
+    run._on_record({"kind": "started", "step": 6})
+    run.history.flush()
+    assert "lacks 6 of the first 6 steps, such as 1" in Path(run.run.history_path).read_text("utf-8")
+
+
+def test_checkpoints_of_workers_that_outlived_their_driver_are_scored(
+    run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def workers(job: Any, resources: Any, storage_path: str, on_record: Callable[[Record], None]) -> None:
+        for step in (8, 10):  # the old ones write, while new ones start
+            write(Path(run.run.checkpoints_dir), step)
+        on_record({"kind": "started", "step": 10})
+
+    monkeypatch.setattr(runs, "train_on_cluster", workers)
+    job: Any = SimpleNamespace(method=SimpleNamespace(settled=0))
+    plan = TrainingPlan(steps=10, steps_per_epoch=5, eval_every=4, checkpoint_every=2)
+    wer = {4: 0.5, 8: 0.3, 10: 0.4}
+    nothing: Any = None
+    best = run.train(job, nothing, plan, lambda path: {"wer": wer[step_of(path)]}, "wer", lambda record: "")
+    assert best == path_of(run.run.checkpoints_dir, 8)
+    history = read_history(run.run.history_path)
+    assert {record["step"]: record["wer"] for record in history.eval} == wer
+    assert "lacks 4 of the first 10 steps, such as 7" in history.events[-1]["text"]
 
 
 @pytest.mark.parametrize("file", ["trainable.safetensors", "optimizer.safetensors", "parts.safetensors", "state.json"])
