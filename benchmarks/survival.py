@@ -3,7 +3,7 @@
     python benchmarks/survival.py --kills 20 --seed 1 [--out /tmp/survival] [--at s3://bucket/survival]
 
 A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed, and what it consists of
-is written down ten times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
+is written down four times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
 process (GCS), a data task, the mailbox, an evaluation, a worker as it writes a checkpoint, is killed with SIGKILL at a moment
 drawn from those at which the undisturbed run had such a part (or as soon after it as there is one); a run that did not end by
 itself is given --resume (one that had not begun, the same command again) until it does. For each: whether the last step's loss
@@ -129,7 +129,7 @@ class Campaign:
             for target in TARGETS:
                 if part_of(process, target):
                     moments[target].append(time.monotonic() - began)
-            time.sleep(0.1)
+            time.sleep(0.25)
         if not self._ended(process, name):
             sys.exit((self.out / f"{name}.log").read_text())
         return moments
