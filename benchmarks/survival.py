@@ -96,9 +96,10 @@ def main() -> None:
         target = list(TARGETS)[number % len(TARGETS)]
         moment = draws.choice(moments[target])
         name = f"kill-{number:02d}"
+        before = set(files_left())
         runs, hit = campaign.killed(name, target, moment)
         found = campaign.outcome(name)
-        left = [process.name() for process in others()] + files_left()
+        left = [process.name() for process in others()] + sorted(set(files_left()) - before)
         same = found is not None and expected is not None and abs(found[0] - expected[0]) <= 1e-5 * abs(expected[0])
         once = found is not None and expected is not None and found[1] == expected[1]
         good += same and once and not left

@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["bfloat16"], choices=("float32", "bfloat16"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--hand", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="the frozen encoder, as training does on GPUs")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29531", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
@@ -121,10 +122,11 @@ def by_raykd(
     learner = config.student.learner(model)
     mixed = compute_dtype(config.train.precision, device)
     autocast = mixed if mixed != torch.float32 else None
-    on = Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0, autocast=autocast)
+    compiled = print if options.compile else None
+    on = Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0, autocast=autocast, not_compiled=compiled)
     method = LiveMethod(config.method, on, Clock(0, 1000))
     assert config.teacher is not None
-    learner.settle(device, compute_dtype(config.teacher.dtype, device))
+    learner.settle(device, compute_dtype(config.teacher.dtype, device), compiled)
     module = Step(learner, autocast, method.learners().values(), method.heads()).to(device)
     trainer = Trainer(config.train, 0, method, module, Engine(module, config.train, 1, 1), "utterances")
     plan, records = TrainingPlan(1000, 1000, 1000, None), []

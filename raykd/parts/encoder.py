@@ -3,11 +3,12 @@
 Shapes: B utterances, M mel channels, F mel frames, S encoder positions, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from raykd.data.batches import Batch
 from raykd.data.teacher_cache import kept_states
@@ -33,15 +34,27 @@ class FrozenEncoder:
         """Whether its states were kept, so that it is not run for batches that bring them."""
         self._settled = settled
         self._place: tuple[torch.device, torch.dtype | None] | None = None
+        self._not_compiled: Callable[[str], None] | None = None
 
     def __deepcopy__(self, memo: Any) -> "FrozenEncoder":
         """Copies of a student hear with the same encoder."""
         return self
 
-    def settle(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        """Where it is to be, the first time that this is said. It is brought there when it is first run."""
-        if not self._settled:
-            self._place, self._settled = (device, dtype), True
+    def settle(
+        self, device: torch.device, dtype: torch.dtype | None = None, not_compiled: Callable[[str], None] | None = None
+    ) -> None:
+        """Where it is to be, the first time that this is said. It is brought there when it is first run.
+
+        `not_compiled`: its layers are to be compiled, and who is told why when that cannot be done.
+        """
+        if self._settled:
+            return
+        self._place, self._settled = (device, dtype), True
+        if not_compiled is not None and getattr(self.module, "routing", None) is None:  # experts are hooks on the layers
+            # Layer by layer: one compilation serves them all, and takes seconds instead of minutes.
+            self._not_compiled = not_compiled
+            for layer in self.module.layers:
+                layer.compile()
 
     def is_copy_of(self, teacher: "WhisperForConditionalGeneration") -> bool:
         """Whether the teacher's encoder is the same, weight by weight in the teacher's type, so that one will do for both."""
@@ -73,5 +86,13 @@ class FrozenEncoder:
             self.module.to(*self._place)
             self._place = None
         plain = torch.autocast(mel_BMF.device.type, enabled=False)
+        mel_BMF = mel_BMF.to(self.module.conv1.weight.dtype)
         with part("encoder"), plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
-            return encoder_states(self.module, mel_BMF.to(self.module.conv1.weight.dtype))
+            try:
+                return encoder_states(self.module, mel_BMF)
+            except TorchDynamoException as error:
+                torch.compiler.set_stance("force_eager")
+                if self._not_compiled:
+                    reason = " ".join(str(error).split())[:200]
+                    self._not_compiled(f"the frozen encoder is not compiled and runs as it is ({reason})")
+                return encoder_states(self.module, mel_BMF)

@@ -27,6 +27,8 @@ class Worker:
     seed: int = 0
     autocast: torch.dtype | None = None
     """Type that what trains computes in, by autocast; None: its own."""
+    not_compiled: Callable[[str], None] | None = None
+    """What is frozen is compiled, and this is told why where it cannot be; None: nothing is compiled."""
 
     @property
     def kept_tokens(self) -> tuple[int, ...] | None:

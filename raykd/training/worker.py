@@ -177,7 +177,9 @@ class _Run:
         dev_loss = job.dev_loss(rank, world, device)
         mixed = compute_dtype(config.train.precision, device)
         autocast = mixed if mixed != torch.float32 else None
-        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast)
+        compiles = device.type == "cuda" if config.train.compile is None else config.train.compile
+        not_compiled = self._tell if compiles else None
+        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast, not_compiled)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter
@@ -187,7 +189,7 @@ class _Run:
         }
         if start:
             self._restore_parts(ckpt.read_parts(start))
-        learner.settle(device, job.frozen_dtype(device))
+        learner.settle(device, job.frozen_dtype(device), not_compiled)
         whole = None
         if effective_zero_stage(config.train, world) == 3 and self._method.reads_student:
             whole = learner.whole = WholeCopy(learner)
@@ -217,6 +219,9 @@ class _Run:
             totals[name] = totals.get(name, 0) + record[name]
         totals["memory_gb"] = max(totals.get("memory_gb", 0), record["memory_gb"])
         self.state = replace(self.state, step=record["step"], totals=totals, updates=self.trainer.engine.updates)
+
+    def _tell(self, text: str) -> None:
+        self._emit({"kind": "event", "step": self.state.step, "text": text})
 
     def tell_events(self, step: int) -> None:
         """Send what the trainer noted beside the steps."""

@@ -44,8 +44,10 @@ class Learner(nn.Module):
         """
         return self.whole() if self.whole else self
 
-    def settle(self, device: torch.device, frozen_dtype: torch.dtype) -> None:
-        """Bring what does not train onto the device."""
+    def settle(
+        self, device: torch.device, frozen_dtype: torch.dtype, not_compiled: Callable[[str], None] | None = None
+    ) -> None:
+        """Bring what does not train onto the device, and compile it (`parts.worker.Worker.not_compiled`)."""
 
 
 class WhisperLearner(Learner):
@@ -75,10 +77,12 @@ class WhisperLearner(Learner):
         states_BSD = self.frozen_encoder.states(batch)
         return states_BSD if torch.is_autocast_enabled(states_BSD.device.type) else states_BSD.float()
 
-    def settle(self, device: torch.device, frozen_dtype: torch.dtype) -> None:
+    def settle(
+        self, device: torch.device, frozen_dtype: torch.dtype, not_compiled: Callable[[str], None] | None = None
+    ) -> None:
         """Bring the frozen encoder onto the device, unless it is a target's."""
         if self.frozen_encoder is not None:
-            self.frozen_encoder.settle(device, frozen_dtype)
+            self.frozen_encoder.settle(device, frozen_dtype, not_compiled)
 
 
 @contextmanager
