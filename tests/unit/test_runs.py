@@ -9,8 +9,10 @@ import pytest
 from raykd.config import Config, MlmRunConfig
 from raykd.config.data import ManifestSource
 from raykd.errors import UserError
-from raykd.runs import opened_run, with_absolute_paths
+from raykd.runs import TrainingRun, opened_run, with_absolute_paths
+from raykd.tracking.history import read_history
 from raykd.tracking.progress import Progress
+from raykd.tracking.run_folder import RunFolder
 
 TREE: dict[str, Any] = {
     "data": {"source": ["speech.jsonl", "hf:google/fleurs", "demo"]},
@@ -126,3 +128,20 @@ def test_a_run_that_a_mistake_ended_before_it_began_leaves_no_folder(tmp_path: P
 def _record_and_fail(run: Path) -> None:
     (run / "history.jsonl").touch()
     raise UserError("broken")
+
+
+def test_what_became_of_a_lost_worker_is_told(tmp_path: Path, quiet: Progress) -> None:
+    of = config(output_dir=str(tmp_path))
+    training = TrainingRun(of, RunFolder.create(of), quiet)
+    for step in (0, 0):
+        training._on_record({"kind": "started", "step": step})
+    for step in (1, 2, 3):
+        training._on_record({"kind": "train", "step": step, "loss": 1.0})
+    training._on_record({"kind": "started", "step": 2})
+    training.history.flush()
+    history = read_history(training.run.history_path)
+    assert [event["text"] for event in history.events] == [
+        "a training worker was lost before the first step; training starts again",
+        "a training worker was lost after step 3; training goes on from the checkpoint of step 2",
+    ]
+    assert [record["step"] for record in history.train] == [1, 2]
