@@ -136,7 +136,7 @@ def test_what_became_of_a_lost_worker_is_told(tmp_path: Path, quiet: Progress) -
     for step in (0, 0):
         training._on_record({"kind": "started", "step": step})
     for step in (1, 2, 3):
-        training._on_record({"kind": "train", "step": step, "loss": 1.0})
+        training._on_record({"kind": "train", "step": step, "steps": 10, "epoch": 0.5, "loss": 1.0})
     training._on_record({"kind": "started", "step": 2})
     training.history.flush()
     history = read_history(training.run.history_path)
