@@ -94,11 +94,17 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in page-locked memory: a GPU fetches it from there by itself, several times as fast."""
+        return self._moved(torch.Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         names = ("mel_BMF", "decoder_input_BU", "labels_BU", "sampled_B", "teacher_mel_BMF", "valid_N")
         tensors = {name: getattr(self, name) for name in names}
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None}
-        kept = {name: tensor.to(device, non_blocking=True) for name, tensor in self.kept.items()}
-        return replace(self, memo={}, kept=kept, **moved)
+        moved: dict[str, Any] = {name: move(tensor) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, memo={}, kept={name: move(tensor) for name, tensor in self.kept.items()}, **moved)
 
 
 @dataclass
@@ -129,6 +135,10 @@ class TextBatch:
     def to(self, device: torch.device) -> "TextBatch":
         """The batch on a device."""
         return TextBatch(self.ids, *(t.to(device) for t in (self.tokens_BT, self.lengths_B, self.masked_BT)))
+
+    def pinned(self) -> "TextBatch":
+        """As it is: it is small."""
+        return self
 
 
 class BatchReader(Protocol):

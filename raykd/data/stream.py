@@ -63,6 +63,8 @@ class Reading:
     """Bytes of a row in memory, about."""
     n_frames: NDArray[np.int32] | None = None
     """Mel frames of each row of the index; None: it is text."""
+    pinned: bool = False
+    """Whether batches are put into page-locked memory, as GPUs like it."""
 
     def assemble(self, steps: range, rows: Iterator[pa.RecordBatch]) -> Iterator[StepBatches]:
         """Batches of the steps from the rows of `plan.read`, one after the other."""
@@ -84,7 +86,8 @@ class Reading:
     def _batch(self, wanted: int, epoch: int, rows: Iterator[pa.RecordBatch]) -> Any:
         if wanted == 0:
             return self.collate.placeholder(next(rows))
-        return self.collate.batch(list(islice(rows, wanted)), epoch)
+        batch = self.collate.batch(list(islice(rows, wanted)), epoch)
+        return batch.pinned() if self.pinned else batch
 
 
 def speech_reading(

@@ -134,7 +134,7 @@ def run_worker(job: TrainingJob, rank: int, world: int, device: torch.device, st
             profile.begin()
 
     try:
-        reading = job.reading(order, rank, world, accumulation)
+        reading = replace(job.reading(order, rank, world, accumulation), pinned=device.type == "cuda")
         steps = range(run.state.step, plan.steps)[: job.first_steps]
         with closing(stream(reading, steps)) as batches:
             train(run.trainer, batches, plan, pace, on_step, run.save if job.first_steps is None else _nothing)
