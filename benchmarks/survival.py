@@ -5,8 +5,8 @@
 A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed, and what it consists of
 is written down four times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
 process (GCS), a data task, the mailbox, an evaluation, a worker as it writes a checkpoint, is killed with SIGKILL at a moment
-drawn from those at which the undisturbed run had such a part (or as soon after it as there is one); a run that did not end by
-itself is given --resume (one that had not begun, the same command again) until it does. For each: whether the last step's loss
+drawn from the first three quarters of the time that the undisturbed run had such a part, counted from when there is one; a run
+that did not end by itself is given --resume (one that had not begun, the same command again) until it does. For each: whether the last step's loss
 is that of the undisturbed run, whether every utterance of each epoch counts once in the final weights, and whether processes,
 shared memory or temporary folders are left behind. With `--at` runs and prepared speech live there, such as in a bucket of a
 local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set). It kills every
@@ -50,7 +50,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 """Parts to kill, by words of their processes' command lines."""
 CONFIG: dict[str, Any] = {
-    "data": {"source": {"kind": "demo", "languages": ["cs"], "hours": 0.2, "kinds": ["number"]}},
+    "data": {"source": {"kind": "demo", "languages": ["cs"], "hours": 0.1, "kinds": ["number"]}},
     "student": {
         "init": "scratch",
         "scratch": {
@@ -64,7 +64,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "objective": {"recipe": "ce"},
-    "train": {"steps": 24, "batch_size": 24, "lr": 1e-3, "eval_every": 8, "checkpoint_every": 4, "record_ids": True},
+    "train": {"steps": 24, "batch_size": 16, "lr": 1e-3, "eval_every": 8, "checkpoint_every": 4, "record_ids": True},
     "evaluation": {"batch_size": 8, "max_new_tokens": 8, "speed_batch_sizes": [1], "speed_utterances": 2},
     "tracking": {"mlflow": False},
 }
@@ -94,10 +94,10 @@ def main() -> None:
     good = 0
     for number in range(options.kills):
         target = list(TARGETS)[number % len(TARGETS)]
-        moment = draws.choice(moments[target])
+        (born, died), share = lives[target], draws.uniform(0, 0.75)
         name = f"kill-{number:02d}"
         before = set(files_left())
-        runs, hit = campaign.killed(name, target, moment)
+        runs, hit = campaign.killed(name, target, share * (died - born))
         found = campaign.outcome(name)
         left = [process.name() for process in others()] + sorted(set(files_left()) - before)
         same = found is not None and expected is not None and abs(found[0] - expected[0]) <= 1e-5 * abs(expected[0])
@@ -121,8 +121,8 @@ class Campaign:
     at: str
     """Runs and prepared speech, local or remote."""
 
-    def undisturbed(self, name: str) -> dict[str, list[float]]:
-        """The moments of a run at which it had each part, in seconds since its start."""
+    def undisturbed(self, name: str) -> dict[str, tuple[int, int]]:
+        """The first and the last moment of a run at which it had each part, in seconds since its start."""
         began = time.monotonic()
         process = self._started(name)
         moments: dict[str, list[float]] = {target: [] for target in TARGETS}
@@ -133,14 +133,16 @@ class Campaign:
             time.sleep(0.25)
         if not self._ended(process, name):
             sys.exit((self.out / f"{name}.log").read_text())
-        return moments
+        return {target: (round(min(at)), round(max(at))) for target, at in moments.items()}
 
-    def killed(self, name: str, target: str, moment: float) -> tuple[int, float | None]:
-        """Kill a part of a run and let it go on to its end: how often it was started, and after how many seconds the part was
-        killed, if there was one."""
+    def killed(self, name: str, target: str, age_s: float) -> tuple[int, float | None]:
+        """Kill a part of a run at some age and let the run go on to its end: how often it was started, and after how many seconds
+        the part was killed, if there was one."""
         process = self._started(name)
         began = time.monotonic()
-        time.sleep(moment)
+        while process.poll() is None and not part_of(process, target):
+            time.sleep(0.05)
+        time.sleep(age_s)
         written = self._checkpoints(name)
         hit = None
         while hit is None and process.poll() is None:
