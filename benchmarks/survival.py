@@ -6,11 +6,11 @@ A small distillation on demo speech (two workers, ids of all batches recorded) i
 is written down four times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
 process (GCS), a data task, the mailbox, an evaluation, a worker as it writes a checkpoint, is killed with SIGKILL at a moment
 drawn from the first three quarters of the time that the undisturbed run had such a part, counted from when there is one; a run
-that did not end by itself is given --resume (one that had not begun, the same command again) until it does. For each: whether the last step's loss
-is that of the undisturbed run, whether every utterance of each epoch counts once in the final weights, and whether processes,
-shared memory or temporary folders are left behind. With `--at` runs and prepared speech live there, such as in a bucket of a
-local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set). It kills every
-Ray process of the machine: nothing else may run on it.
+that did not end by itself is given --resume (one that had not begun, the same command again) until it does. For each: whether
+the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts once in the final weights, and
+whether processes, shared memory or temporary folders are left behind. With `--at` runs and prepared speech live there, such as
+in a bucket of a local S3 server (`moto_server -p 5055`, and AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set).
+It kills every Ray process of the machine: nothing else may run on it.
 """
 
 import argparse
@@ -83,12 +83,8 @@ def main() -> None:
     campaign.out.mkdir(parents=True, exist_ok=True)
     draws = random.Random(options.seed)
     campaign.undisturbed("warm-up")
-    moments = campaign.undisturbed("undisturbed")
-    print(
-        "parts and when the undisturbed run had them, s:",
-        {part: (min(at), max(at)) for part, at in moments.items()},
-        flush=True,
-    )
+    lives = campaign.undisturbed("undisturbed")
+    print("parts and when the undisturbed run had them, s:", lives, flush=True)
     expected = campaign.outcome("undisturbed")
     table = Table("", "killed", "after", "runs", "loss as undisturbed", "every id once", "left behind", box=MARKDOWN)
     good = 0
@@ -136,8 +132,8 @@ class Campaign:
         return {target: (round(min(at)), round(max(at))) for target, at in moments.items()}
 
     def killed(self, name: str, target: str, age_s: float) -> tuple[int, float | None]:
-        """Kill a part of a run at some age and let the run go on to its end: how often it was started, and after how many seconds
-        the part was killed, if there was one."""
+        """Kill a part of a run at some age and let the run go on to its end: how often it was started, and after how many
+        seconds the part was killed, if there was one."""
         process = self._started(name)
         began = time.monotonic()
         while process.poll() is None and not part_of(process, target):
