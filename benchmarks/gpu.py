@@ -34,14 +34,14 @@ MEASUREMENTS = (
         "training_step.py",
         ("--methods", "kd", "--hand", "--precision", "bfloat16", "--compile"),
         ("--shape", "tiny", "--batch-size", "2", "--tokens", "8", "--steps", "1", "--methods", "kd", "--hand", "--compile"),
-        180,
+        150,
     ),
     Measurement(
         "The same with the encoder as it is, not compiled",
         "training_step.py",
         ("--methods", "kd", "--precision", "bfloat16"),
         ("--shape", "tiny", "--batch-size", "2", "--tokens", "8", "--steps", "1", "--methods", "kd"),
-        90,
+        60,
     ),
     Measurement(
         "The same with short labels",
@@ -62,7 +62,7 @@ MEASUREMENTS = (
         "training_step.py",
         ("--shape", "base", "--batch-size", "32", "--methods", "kd", "dr_kd", "okd", "real_time", "imitkd"),
         ("--shape", "tiny", "--batch-size", "2", "--tokens", "8", "--steps", "1", "--methods", "dr_kd"),
-        90,
+        60,
     ),
 )
 

@@ -176,14 +176,13 @@ class TrainingRun:
     def _on_start(self, step: int) -> None:
         """The workers start; again, when one was lost. Their checkpoint stands for itself: workers that outlive a killed driver
         write later ones than it knew of. Steps before it that the history lacks are noted there."""
-        if self._started:
-            lost = f"after step {self._last_step}" if self._last_step else "before the first step"
-            going_on = f"goes on from the checkpoint of step {step}" if step else "starts again"
-            text = f"a training worker was lost {lost}; training {going_on}"
-            self.history.rewind(step)
-            self.history.record({"kind": "event", "step": step, "text": text})
-            self.progress.say(text)
+        again, before = self._started, self._last_step
         self._started, self._last_step = True, step
+        if again:
+            self.history.rewind(step)
+            lost = f"after step {before}" if before else "before the first step"
+            going_on = f"goes on from the checkpoint of step {step}" if step else "starts again"
+            self._note(f"a training worker was lost {lost}; training {going_on}")
         self.history.flush()
         recorded = {record["step"] for record in read_history(self.run.history_path).train}
         missing = sorted(set(range(1, step + 1)) - recorded)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from raykd.data.batches import Batch
 from raykd.data.teacher_cache import kept_states
@@ -88,11 +87,18 @@ class FrozenEncoder:
         plain = torch.autocast(mel_BMF.device.type, enabled=False)
         mel_BMF = mel_BMF.to(self.module.conv1.weight.dtype)
         with part("encoder"), plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
-            try:
+            if self._not_compiled is None:
                 return encoder_states(self.module, mel_BMF)
-            except TorchDynamoException as error:
-                torch.compiler.set_stance("force_eager")
-                if self._not_compiled:
-                    reason = " ".join(str(error).split())[:200]
-                    self._not_compiled(f"the frozen encoder is not compiled and runs as it is ({reason})")
-                return encoder_states(self.module, mel_BMF)
+            return self._compiled_states(mel_BMF, self._not_compiled)
+
+    def _compiled_states(self, mel_BMF: Tensor, not_compiled: Callable[[str], None]) -> Tensor:
+        from torch._dynamo.exc import TorchDynamoException  # a second that only who compiles need wait for
+
+        try:
+            return encoder_states(self.module, mel_BMF)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            not_compiled(f"the frozen encoder is not compiled and runs as it is ({reason})")
+            torch.compiler.set_stance("force_eager")
+            self._not_compiled = None
+            return encoder_states(self.module, mel_BMF)
