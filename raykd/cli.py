@@ -30,8 +30,8 @@ VERBS = {
 
 
 _RAYS_WORRIES = r".*(worker processes have been started on node|A worker died or was killed while executing|retries remaining)"
-"""What Ray's core says on the terminal past all settings, and nobody needs: a run has a dozen processes that mostly wait, a task
-whose process was lost is done again, and what became of training raykd tells itself."""
+"""What Ray's core says on the terminal past all settings, and nobody needs: a run has a dozen processes that mostly wait, a
+task whose process was lost is done again, and what became of training raykd tells itself."""
 
 
 class Parser(argparse.ArgumentParser):
