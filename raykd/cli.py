@@ -29,9 +29,12 @@ VERBS = {
 }
 
 
-_RAYS_WORRIES = r".*(worker processes have been started on node|A worker died or was killed while executing|retries remaining)"
+_RAYS_WORRIES = (
+    r".*(worker processes have been started on node|A worker died or was killed while executing|retries remaining"
+    r"|Raylet is terminated|has been marked dead)"
+)
 """What Ray's core says on the terminal past all settings, and nobody needs: a run has a dozen processes that mostly wait, a
-task whose process was lost is done again, and what became of training raykd tells itself."""
+task whose process was lost is done again, and what became of training or of Ray raykd tells itself."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,5 +1,6 @@
 """Connecting to Ray, quietly, and sharing a cluster's CPUs and GPUs between training, data and evaluation."""
 
+import atexit
 import logging
 import os
 import socket
@@ -60,10 +61,11 @@ def connect(verbose: bool = False) -> None:
         name_accelerator()
         warnings.filterwarnings("ignore", module=r"ray\..*")
         for name in ("ray.data", "ray.train", "ray.tune"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log as errors is raised as well
     _require_answer(address)
+    leave_last_words()
     try:
-        with last_words(), nullcontext() if verbose else _no_standard_error():
+        with nullcontext() if verbose else _no_standard_error():
             ray.init(
                 address=address or "local",
                 log_to_driver=verbose,
@@ -76,15 +78,14 @@ def connect(verbose: bool = False) -> None:
     _quiet_data(verbose)
 
 
-@contextmanager
-def last_words() -> Iterator[None]:
-    """Ray's core ends this very process, past Python, when its node dies while it starts: then somebody else says so."""
-    words = "raykd: Ray's own processes were ended while they started; give the command again, and look at memory and disk"
+def leave_last_words() -> None:
+    """Ray's core ends this very process, past Python, when its node or its head process is gone: then somebody else says so."""
+    words = (
+        "raykd: the command was killed, by Ray because one of its own processes was gone, or from outside; what was done is "
+        "kept: training goes on with --resume, anything else with the same command"
+    )
     heir = subprocess.Popen(["sh", "-c", f'read done || echo "{words}" >&2'], stdin=subprocess.PIPE)
-    try:
-        yield
-    finally:
-        heir.communicate(b"\n")
+    atexit.register(heir.communicate, b"\n")
 
 
 @contextmanager

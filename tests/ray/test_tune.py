@@ -228,7 +228,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.timeout(500)
-def test_a_killed_trial_and_a_killed_driver(manifest: Path, lively_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_trial_and_a_killed_driver(manifest: Path, lively_dir: Path, ray_local: None, tmp_path: Path) -> None:
     """A trial's process is killed: it is tried again. The driver is killed: --resume keeps what has ended. With Optuna."""
     search = {
         "objective": [{"recipe": "kd"}, {"recipe": "ce"}],
@@ -250,9 +250,7 @@ def test_a_killed_trial_and_a_killed_driver(manifest: Path, lively_dir: Path, tm
     point = trials(swept)["trial-001"]["point"]
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    again = start("tune", path, "--resume", folder=tmp_path)
-    said, _ = again.communicate(timeout=400)
-    assert again.returncode == 0, said
+    run_here("tune", path, "--resume", folder=tmp_path)
     found = trials(swept)
     assert [trial["state"] for trial in found.values()] == ["finished"] * 2
     assert found["trial-001"]["point"] == point
