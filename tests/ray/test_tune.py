@@ -185,7 +185,7 @@ def test_trials_at_once_report_to_one_server(manifest: Path, lively_dir: Path, r
     with mlflow_server(tmp_path) as uri:
         search = {"train.lr": [1e-3, 1e-2]}
         path = sweep_file(tmp_path, manifest, lively_dir, search=search, at_once=2)
-        run_here("tune", path, f"fixed.tracking.uri={uri}", folder=tmp_path)
+        run_here("tune", path, f"fixed.tracking.uri={uri}", "fixed.tracking.log_every=1", folder=tmp_path)
         swept = tmp_path / "swept"
         (first, second) = (load_config(str(swept / trial["run"] / "config.yaml")) for trial in trials(swept).values())
         assert (first.cluster.share, second.cluster.share) == (0.5, 0.5)
@@ -197,7 +197,7 @@ def test_trials_at_once_report_to_one_server(manifest: Path, lively_dir: Path, r
             kept = read_history(str(swept / "runs" / name / "history.jsonl")).train
             logged = {one.step: one.value for one in client.get_metric_history(runs[name].run_id, "train/loss")}
             assert logged == {record["step"]: pytest.approx(record["loss"]) for record in kept}
-            assert len(client.get_metric_history(runs[name].run_id, "dev/wer")) == 4
+            assert len(client.get_metric_history(runs[name].run_id, "eval/wer")) == 4
         began, ended = (max(run.start_time for run in runs.values()), min(run.end_time for run in runs.values()))
         assert began < ended, "all at the same time"
 
