@@ -6,13 +6,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 
 from raykd.evaluation.measures import HEADINGS
 from raykd.shown import shown
 from raykd.tracking.table import format_measure, format_number
+
+_WIDE = 110
+"""Columns of a terminal from which on there is room for a bar."""
 
 
 class Progress:
@@ -40,8 +43,13 @@ class Progress:
     def __enter__(self) -> Self:
         """Start the live line where there is a terminal."""
         if self._console.is_terminal and not self._quiet:
-            columns = (TextColumn("{task.description:<11}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))
-            self._live = RichProgress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
+            # What does not fit is cut at the end of the line, after the time left.
+            name, state = (Column(no_wrap=True, overflow="ellipsis", ratio=ratio) for ratio in (None, 1))
+            columns: list[ProgressColumn] = [TextColumn("{task.description:<10}", table_column=name), TimeElapsedColumn()]
+            if self._console.width >= _WIDE:
+                columns.append(BarColumn(bar_width=24))
+            columns.append(TextColumn("{task.fields[state]}", table_column=state))
+            self._live = RichProgress(*columns, console=self._console, transient=True, expand=True)
             self._live.start()
         return self
 
@@ -128,14 +136,14 @@ class _Phase:
         return f"{format_number(self.done)} {self.unit}".rstrip()
 
     def state(self, now: float) -> str:
-        """Done of total, the note and the time left, as `120/1 500 steps, loss 1.20, 3:20 left`."""
+        """Done of total, the time left and the note, as `120/1 500 steps, 3:20 left, loss 1.20`."""
         total = f"/{format_number(self.total)}" if self.total else ""
         parts = [f"{format_number(self.done)}{total} {self.unit}".rstrip()]
-        if self.note:
-            parts.append(self.note)
         first, since = self._timed_from or (self.done, now)
         if self.total and self.done > first:
             parts.append(f"{duration((now - since) / (self.done - first) * max(self.total - self.done, 0))} left")
+        if self.note:
+            parts.append(self.note)
         return ", ".join(parts)
 
 

@@ -33,7 +33,7 @@ def test_lines_come_every_few_seconds_where_there_is_no_terminal(out: io.StringI
             progress.record(train_record(step, loss=1.5))
     lines = out.getvalue().splitlines()
     assert lines[0] == "training: started, 40 steps"
-    assert lines[1] == "training: 5/40 steps, epoch 0.25, loss 1.5000, 30.0 utterances/s, 1:10 left, 0:10 elapsed"
+    assert lines[1] == "training: 5/40 steps, 1:10 left, epoch 0.25, loss 1.5000, 30.0 utterances/s, 0:10 elapsed"
     assert len(lines) == 1 + 6 + 1
     assert lines[-1] == "training: done, 30 steps in 1:00"
 
@@ -95,6 +95,23 @@ def test_a_terminal_gets_one_live_line_and_lasting_ones(out: io.StringIO) -> Non
     assert "training: done, 10 steps in" in out.getvalue()
     assert "evaluating: done, 7 utterances in" in out.getvalue()
     assert "0/7 utterances" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_live_line_says_how_long_it_will_take_however_narrow_the_terminal(out: io.StringIO, width: int) -> None:
+    clock = Clock()
+    with Progress(console=Console(file=out, force_terminal=True, width=width), clock=clock) as progress:
+        progress.phase("training", 400, "steps")
+        for step in range(1, 22):
+            clock.now = 2.0 * step
+            progress.record({**train_record(step), "steps": 400, "floor_share": 0.25})
+        assert progress._live is not None
+        progress._live.refresh()
+    last = next(line for line in reversed(out.getvalue().split("\r")) if "21/400" in line)
+    assert "training" in last
+    assert "21/400 steps, 12:38 left, epoch 1.05, loss" in last
+    assert ("…" in last) == (width == 80)
+    assert "━" in last or width == 80
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "0:07"), (750, "12:30"), (11109, "3:05:09")])
