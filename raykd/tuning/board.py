@@ -1,7 +1,7 @@
 """The live table of a sweep's trials; without a terminal, a line for each trial that ends and one every half a minute."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from raykd.config.mistakes import got
 from raykd.tracking.history import History
 from raykd.tracking.progress import duration
 from raykd.tracking.table import format_number, format_rate
-from raykd.tuning.record import ENDED, Record, Trial, best_wer
+from raykd.tuning.record import ENDED, Record, Trial, best_wer, value_text
 
 EVERY_S = 30.0
 _SHOWN = 24
@@ -52,7 +51,7 @@ class Board:
         step = f" at step {history.eval[-1]['step']}" if trial.state == "stopped" and history.eval else ""
         score = "" if rate == "-" else f", dev WER {rate}"
         why = f": {trial.reason}" if trial.state == "failed" else ""
-        values = ", ".join(f"{key} {got(value)}" for key, value in trial.point.items())
+        values = ", ".join(f"{key} {value_text(value)}" for key, value in trial.point.items())
         self.say(f"{trial.name} {trial.state}{step}{score} in {duration(trial.seconds)} ({values}){why}")
 
     def show(self, record: Record) -> None:
@@ -90,9 +89,18 @@ def trial_table(record: Record, title: str) -> Table:
     """One row a trial, those that run first, then the others by their dev WER."""
     keys = list(dict.fromkeys(key for trial in record.trials.values() for key in trial.point))
     seeds = len({trial.seed for trial in record.trials.values()}) > 1
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("trial", *keys, *(["seed"] if seeds else []), "state", "step", "dev WER", "left"):
-        table.add_column(heading, justify="left" if heading in {"trial", "state"} else "right", overflow="fold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for heading in (
+        "trial",
+        *(_ending(key, keys) for key in keys),
+        *(["seed"] if seeds else []),
+        "state",
+        "step",
+        "dev WER",
+        "left",
+    ):
+        name = heading in {"trial", "state"}
+        table.add_column(heading, justify="left" if name else "right", no_wrap=name, overflow="fold")
     histories = {trial.name: trial.history() for trial in record.trials.values()}
 
     def place(trial: Trial) -> tuple[Any, ...]:
@@ -101,10 +109,17 @@ def trial_table(record: Record, title: str) -> Table:
 
     for trial in sorted(record.trials.values(), key=place)[:_SHOWN]:
         history = histories[trial.name]
-        values = [got(trial.point[key]) if key in trial.point else "" for key in keys]
+        values = [value_text(trial.point[key]) if key in trial.point else "" for key in keys]
         seed = [str(trial.seed)] if seeds else []
         table.add_row(trial.name, *values, *seed, trial.state, *_progress(trial, history))
     return table
+
+
+def _ending(key: str, keys: Sequence[str]) -> str:
+    """As many of a config key's last words as tell it from the others: a table has little room."""
+    words = key.split(".")
+    endings = [".".join(words[first:]) for first in range(len(words) - 1, 0, -1)]
+    return next((one for one in endings if not any(other != key and f".{other}".endswith(f".{one}") for other in keys)), key)
 
 
 def _progress(trial: Trial, history: History) -> tuple[str, str, str]:

@@ -13,7 +13,6 @@ from raykd.comparing.outcome import Job, outcome_of
 from raykd.comparing.scores import difference, starred
 from raykd.comparing.tables import CellTable
 from raykd.config import load_config
-from raykd.config.mistakes import got
 from raykd.config.yaml_text import to_yaml
 from raykd.tracking.plots import curves_chart, parallel_chart, scatter_chart
 from raykd.tracking.progress import duration
@@ -22,6 +21,7 @@ from raykd.tracking.run_folder import RunFolder
 from raykd.tracking.table import format_number, format_rate
 from raykd.tuning.entries import Entry, Group, last_common_step, ranked
 from raykd.tuning.importance import Importance, importances
+from raykd.tuning.record import value_text
 
 _NAMED = 6
 """Trials that plots name."""
@@ -168,11 +168,7 @@ def _saved(findings: Findings) -> list[str]:
 
 
 def _told(entry: Entry) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in entry.point.items()) or "as the others"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else got(value)
+    return ", ".join(f"{key} {value_text(value)}" for key, value in entry.point.items()) or "as the others"
 
 
 # ---------------------------------------------------------------------------------------------- tables and plots
@@ -185,7 +181,7 @@ def ranking(findings: Findings) -> CellTable:
     rows = []
     for group in findings.groups:
         first = min(group.entries, key=lambda entry: entry.dev if entry.dev is not None else math.inf)
-        values = [_short(group.point[key]) if key in group.point else "" for key in keys]
+        values = [value_text(group.point[key]) if key in group.point else "" for key in keys]
         spread = "" if group.spread is None else f" ± {100 * group.spread:.2f}"
         tests = [entry.test for entry in group.entries if entry.test is not None]
         states = list(dict.fromkeys(entry.state for entry in group.entries))

@@ -6,12 +6,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from raykd import storage
+from raykd.config.mistakes import got
 from raykd.tracking.history import History, read_history
 from raykd.tracking.run_folder import RunFolder
 
 FILE = "sweep.json"
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 ENDED = {"finished", "stopped", "failed"}
+
+
+def value_text(value: Any) -> str:
+    """A value of a point as tables have it."""
+    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else got(value)
 
 
 @dataclass
