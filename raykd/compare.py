@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raykd import storage
 from raykd.cli import Parser, add_check, run_command
-from raykd.config import load_config
+from raykd.config import load_written_config
 from raykd.config.compare import CompareConfig
 from raykd.config.load import parse, read_yaml
 from raykd.config.yaml_text import to_yaml
@@ -148,7 +148,7 @@ def _compare_runs(options: argparse.Namespace) -> None:
     names: dict[str, str] = {}
     for folder in options.runs:
         run = RunFolder.given(folder)
-        config = load_config(run.config_path)
+        config = load_written_config(run.config_path)
         alike = json.dumps(config.model_dump(mode="json", exclude={"name", "seed", "output_dir", "tracking"}), sort_keys=True)
         name = names.setdefault(alike, run.name)
         outcomes.append(outcome_of(run, Job(name, "", config.seed, config)))

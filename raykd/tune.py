@@ -159,13 +159,13 @@ def write_findings(findings: "Findings", folder: str, command: str, sweep_yaml: 
 
 def _log_best(sweep: SweepConfig, config: Config, run: str, parent: "ParentRun") -> None:
     """The best student becomes a model in MLflow, of its own run."""
-    from raykd.config import load_config
+    from raykd.config import load_written_config
     from raykd.tracking.mlflow import MlflowTracker
     from raykd.tracking.run_folder import RunFolder
 
     best = RunFolder(run)
     if config.tracking.log_model or sweep.register_as is not None:
-        tracker = MlflowTracker(load_config(best.config_path), best)
+        tracker = MlflowTracker(load_written_config(best.config_path), best)
         tracker.log_student()
         tracker.close()
     parent.mark_best(best, sweep.register_as)

@@ -7,10 +7,10 @@ lower files can be imported without the upper ones, the names of this package ar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raykd.config.load import dump_yaml, load_config, load_mlm_config
+    from raykd.config.load import dump_yaml, load_config, load_mlm_config, load_written_config
     from raykd.config.root import Config, MlmRunConfig, RunConfig
 
-__all__ = ["Config", "MlmRunConfig", "RunConfig", "dump_yaml", "load_config", "load_mlm_config"]
+__all__ = ["Config", "MlmRunConfig", "RunConfig", "dump_yaml", "load_config", "load_mlm_config", "load_written_config"]
 
 
 def __getattr__(name: str) -> Any:

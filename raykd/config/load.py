@@ -33,6 +33,17 @@ def load_config(path: str, overrides: Sequence[str] = (), parts: Sequence[str] =
     return read_config_file(Config, path, overrides)
 
 
+def load_written_config(path: str) -> Config:
+    """The config that a run wrote of itself, to be looked at: configs of models that were trained first may be gone by now.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    tree = read_yaml(path)
+    load_parts(tree, path)
+    return parse(Config, tree, path)
+
+
 def load_mlm_config(path: str, overrides: Sequence[str] = ()) -> MlmRunConfig:
     """Read the config of a masked language model's training, as `load_config`."""
     return read_config_file(MlmRunConfig, path, overrides)

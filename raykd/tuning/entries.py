@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from raykd.config import load_config
+from raykd.config import load_written_config
 from raykd.tracking.history import History, read_history
 from raykd.tracking.mlflow_values import flat_params
 from raykd.tracking.run_folder import RunFolder
@@ -139,7 +139,7 @@ def entries_of_runs(folders: Sequence[str]) -> list[Entry]:
         UserError: a folder is no run's.
     """
     runs = [RunFolder.given(folder) for folder in folders]
-    configs = {run.path: load_config(run.config_path) for run in runs}
+    configs = {run.path: load_written_config(run.config_path) for run in runs}
     flat = {path: flat_params(config.model_dump(mode="json", exclude=_APART)) for path, config in configs.items()}
     keys = dict.fromkeys(key for params in flat.values() for key in params)
     different = [key for key in keys if len({params.get(key) for params in flat.values()}) > 1]

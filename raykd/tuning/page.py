@@ -12,7 +12,7 @@ import yaml
 from raykd.comparing.outcome import Job, outcome_of
 from raykd.comparing.scores import difference, starred
 from raykd.comparing.tables import CellTable
-from raykd.config import load_config
+from raykd.config import load_written_config
 from raykd.config.yaml_text import to_yaml
 from raykd.tracking.plots import curves_chart, parallel_chart, scatter_chart
 from raykd.tracking.progress import duration
@@ -139,7 +139,7 @@ def _scored(entry: Entry) -> Any:
     split = entry.metrics["student"]["split"]
     if not run.has(f"evaluation/student-{split}.parquet"):
         return None
-    return outcome_of(run, Job(entry.name, "", entry.seed, load_config(run.config_path))).scored.get(split)
+    return outcome_of(run, Job(entry.name, "", entry.seed, load_written_config(run.config_path))).scored.get(split)
 
 
 def _what_mattered(findings: Findings) -> list[str]:
