@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 # What is refused: override, and the line it gives (after the file or "command line")
 
 TRAIN_KEYS = (
-    "batch_size, betas, checkpoint_every, clip_norm, epochs, eps, eval_every, keep_checkpoints, lr, lr_schedule, "
+    "batch_size, betas, checkpoint_every, clip_norm, compile, epochs, eps, eval_every, keep_checkpoints, lr, lr_schedule, "
     "micro_batch_size, precision, record_ids, steps, warmup_steps, weight_decay, zero_stage"
 )
 ROOT_KEYS = (
