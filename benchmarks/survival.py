@@ -4,7 +4,7 @@
 
 A small distillation on demo speech (two workers, ids of all batches recorded) is run once undisturbed, and what it consists of
 is written down four times a second. Then, `--kills` times, in turn: a training worker, the driver, the raylet, Ray's head
-process (GCS), a data task, the mailbox, an evaluation, a worker as it writes a checkpoint, is killed with SIGKILL at a moment
+process (GCS), a data task, the mailbox, an evaluation, a worker as a checkpoint appears, is killed with SIGKILL at a moment
 drawn from the first three quarters of the time that the undisturbed run had such a part, counted from when there is one; a run
 that did not end by itself is given --resume (one that had not begun, the same command again) until it does. For each: whether
 the last step's loss is that of the undisturbed run, whether every utterance of each epoch counts once in the final weights, and
@@ -129,6 +129,8 @@ class Campaign:
             time.sleep(0.25)
         if not self._ended(process, name):
             sys.exit((self.out / f"{name}.log").read_text())
+        if missing := [target for target, at in moments.items() if not at]:
+            sys.exit(f"the undisturbed run was never seen to have: {', '.join(missing)}")
         return {target: (round(min(at)), round(max(at))) for target, at in moments.items()}
 
     def killed(self, name: str, target: str, age_s: float) -> tuple[int, float | None]:

@@ -123,7 +123,7 @@ def by_raykd(
     mixed = compute_dtype(config.train.precision, device)
     autocast = mixed if mixed != torch.float32 else None
     compiled = print if options.compile else None
-    on = Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0, autocast=autocast, not_compiled=compiled)
+    on = Worker(device, learner, LabelEncoder(teacher), lambda one: 0.0, autocast=autocast, compile_or_tell=compiled)
     method = LiveMethod(config.method, on, Clock(0, 1000))
     assert config.teacher is not None
     learner.settle(device, compute_dtype(config.teacher.dtype, device), compiled)

@@ -42,8 +42,8 @@ class TrainConfig(Section):
     """Of the student's computing; auto: bfloat16 where the hardware multiplies it (GPUs from Ampere on, CPUs with AVX512-BF16
     or AMX), float32 elsewhere. Master weights and optimiser states are float32."""
     compile: Annotated[bool | None, Mark.FREE] = None
-    """Compile the frozen encoder (`torch.compile`), which takes up to a minute once; where it cannot be compiled it runs as it
-    is, and that is said. None: on GPUs."""
+    """Compile the frozen encoder (`torch.compile`), which takes a while once; where it cannot be compiled it runs as it is, and
+    that is said. None: on GPUs."""
     zero_stage: Annotated[Literal[0, 1, 2, 3], Mark.FREE] = 1
     """What DeepSpeed shares out among the workers: 1 optimiser states, 2 gradients too, 3 weights too. One worker runs 1 and 2
     as 0."""

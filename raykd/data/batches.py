@@ -97,7 +97,7 @@ class Batch:
         return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
-        """The batch in page-locked memory: a GPU fetches it from there by itself, several times as fast."""
+        """The batch in page-locked memory: a GPU fetches it from there while the CPU goes on."""
         return self._moved(torch.Tensor.pin_memory)
 
     def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":

@@ -33,25 +33,25 @@ class FrozenEncoder:
         """Whether its states were kept, so that it is not run for batches that bring them."""
         self._settled = settled
         self._place: tuple[torch.device, torch.dtype | None] | None = None
-        self._not_compiled: Callable[[str], None] | None = None
+        self._compile_or_tell: Callable[[str], None] | None = None
 
     def __deepcopy__(self, memo: Any) -> "FrozenEncoder":
         """Copies of a student hear with the same encoder."""
         return self
 
     def settle(
-        self, device: torch.device, dtype: torch.dtype | None = None, not_compiled: Callable[[str], None] | None = None
+        self, device: torch.device, dtype: torch.dtype | None = None, compile_or_tell: Callable[[str], None] | None = None
     ) -> None:
         """Where it is to be, the first time that this is said. It is brought there when it is first run.
 
-        `not_compiled`: its layers are to be compiled, and who is told why when that cannot be done.
+        `compile_or_tell`: its layers are to be compiled, and who is told why when that cannot be done.
         """
         if self._settled:
             return
         self._place, self._settled = (device, dtype), True
-        if not_compiled is not None and getattr(self.module, "routing", None) is None:  # experts are hooks on the layers
-            # Layer by layer: one compilation serves them all, and takes seconds instead of minutes.
-            self._not_compiled = not_compiled
+        if compile_or_tell is not None and getattr(self.module, "routing", None) is None:  # experts are hooks on the layers
+            # Layer by layer: one compilation serves them all.
+            self._compile_or_tell = compile_or_tell
             for layer in self.module.layers:
                 layer.compile()
 
@@ -87,18 +87,18 @@ class FrozenEncoder:
         plain = torch.autocast(mel_BMF.device.type, enabled=False)
         mel_BMF = mel_BMF.to(self.module.conv1.weight.dtype)
         with part("encoder"), plain, torch.set_grad_enabled(mel_BMF.requires_grad), speaking(self.module, languages):
-            if self._not_compiled is None:
+            if self._compile_or_tell is None:
                 return encoder_states(self.module, mel_BMF)
-            return self._compiled_states(mel_BMF, self._not_compiled)
+            return self._compiled_states(mel_BMF, self._compile_or_tell)
 
-    def _compiled_states(self, mel_BMF: Tensor, not_compiled: Callable[[str], None]) -> Tensor:
+    def _compiled_states(self, mel_BMF: Tensor, compile_or_tell: Callable[[str], None]) -> Tensor:
         from torch._dynamo.exc import TorchDynamoException  # a second that only who compiles need wait for
 
         try:
             return encoder_states(self.module, mel_BMF)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())[:200]
-            not_compiled(f"the frozen encoder is not compiled and runs as it is ({reason})")
+            compile_or_tell(f"the frozen encoder is not compiled and runs as it is ({reason})")
             torch.compiler.set_stance("force_eager")
-            self._not_compiled = None
+            self._compile_or_tell = None
             return encoder_states(self.module, mel_BMF)

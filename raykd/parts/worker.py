@@ -27,7 +27,7 @@ class Worker:
     seed: int = 0
     autocast: torch.dtype | None = None
     """Type that what trains computes in, by autocast; None: its own."""
-    not_compiled: Callable[[str], None] | None = None
+    compile_or_tell: Callable[[str], None] | None = None
     """What is frozen is compiled, and this is told why where it cannot be; None: nothing is compiled."""
 
     @property

@@ -53,9 +53,10 @@ class CheckpointSelection:
 
     def catch_up(self, due: Callable[[int], bool]) -> None:
         """Score the checkpoints that are there and should have been: a killed driver had not come to it, or its workers wrote
-        them when it was gone."""
-        for step in map(ckpt.step_of, ckpt.list_checkpoints(self._folder)):
-            if due(step):
+        them when it was gone. Damaged ones are left alone."""
+        for path in ckpt.list_checkpoints(self._folder):
+            step = ckpt.step_of(path)
+            if due(step) and step not in self._known and step not in self._pending and ckpt.damage(path) is None:
                 self._submit(step)
 
     def best(self) -> str:

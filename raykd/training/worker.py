@@ -178,8 +178,8 @@ class _Run:
         mixed = compute_dtype(config.train.precision, device)
         autocast = mixed if mixed != torch.float32 else None
         compiles = device.type == "cuda" if config.train.compile is None else config.train.compile
-        not_compiled = self._tell if compiles else None
-        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast, not_compiled)
+        compile_or_tell = self._tell if compiles else None
+        on = Worker(device, learner, job.labels(), dev_loss, rank, world, config.seed, autocast, compile_or_tell)
         self._method = LiveMethod(job.method, on, Clock(self.state.step, plan.steps, plan.steps_per_epoch, config.seed))
         self._beside = {
             f"{place}.{name}": parameter
@@ -189,7 +189,7 @@ class _Run:
         }
         if start:
             self._restore_parts(ckpt.read_parts(start))
-        learner.settle(device, job.frozen_dtype(device), not_compiled)
+        learner.settle(device, job.frozen_dtype(device), compile_or_tell)
         whole = None
         if effective_zero_stage(config.train, world) == 3 and self._method.reads_student:
             whole = learner.whole = WholeCopy(learner)

@@ -90,15 +90,8 @@ def trial_table(record: Record, title: str) -> Table:
     keys = list(dict.fromkeys(key for trial in record.trials.values() for key in trial.point))
     seeds = len({trial.seed for trial in record.trials.values()}) > 1
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for heading in (
-        "trial",
-        *(_ending(key, keys) for key in keys),
-        *(["seed"] if seeds else []),
-        "state",
-        "step",
-        "dev WER",
-        "left",
-    ):
+    settings = [_ending(key, keys) for key in keys] + (["seed"] if seeds else [])
+    for heading in ("trial", *settings, "state", "step", "dev WER", "left"):
         name = heading in {"trial", "state"}
         table.add_column(heading, justify="left" if name else "right", no_wrap=name, overflow="fold")
     histories = {trial.name: trial.history() for trial in record.trials.values()}

@@ -97,9 +97,12 @@ class SweepTrial(tune.Trainable):
         self._stop.set()
         if self._thread is not None:
             self._thread.join(STOPPED_WITHIN_S)
-        for folder in (self._shared, self._donor):
-            if folder:
-                folder.cleanup()
+        left = [self._shared, self._donor]
+        while not self._reports.empty():
+            found = self._reports.get()
+            left += found[1:] if found else ()
+        for folder in filter(None, left):
+            folder.cleanup()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Population based training: what others may go on from."""

@@ -150,7 +150,7 @@ def test_a_teacher_with_experts_teaches_with_them(tiny_whisper_dir: Path, tmp_pa
     labels_BU = ids_BU.clone()
     batch = Batch(["a", "b", "c"], ["cs", "en", "cs"], mel_BMF.float(), ids_BU, labels_BU, 1.0, frames=[10, 10, 10])
     student = SimpleNamespace(frozen_encoder=None)
-    on: Any = SimpleNamespace(device=torch.device("cpu"), student=student, not_compiled=None)
+    on: Any = SimpleNamespace(device=torch.device("cpu"), student=student, compile_or_tell=None)
     said = WhisperTeacher(teacher, on).outputs(batch, frozenset(), {})
     with torch.no_grad():
         expected = hidden(teacher, batch.languages, mel_BMF.float(), ids_BU).flatten(0, 1)

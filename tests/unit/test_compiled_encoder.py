@@ -38,7 +38,7 @@ def both(said: list[str]) -> tuple[FrozenEncoder, FrozenEncoder]:
             if parameter.dim() > 1:
                 parameter.mul_(5)
     plain, compiled = FrozenEncoder(copy.deepcopy(module)), FrozenEncoder(module)
-    compiled.settle(CPU, not_compiled=said.append)
+    compiled.settle(CPU, compile_or_tell=said.append)
     return plain, compiled
 
 

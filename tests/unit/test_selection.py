@@ -83,3 +83,20 @@ def test_a_checkpoint_that_waits_for_its_score_is_not_deleted(tmp_path: Path) ->
         selection.written(step, evaluate=True)
     selection.best()
     assert seen == [True] * 5
+
+
+def test_what_a_killed_driver_left_unscored_is_scored_and_damaged_ones_are_left_alone(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step)
+    Path(ckpt.path_of(str(tmp_path), 2), ckpt.TRAINABLE).write_bytes(b"no")
+    evaluated = []
+
+    def evaluate(path: str) -> dict[str, float]:
+        evaluated.append(ckpt.step_of(path))
+        return {"wer": 0.4}
+
+    selection = CheckpointSelection(str(tmp_path), keep=4, evaluate=evaluate, on_score=lambda *_: None, known_scores={1: 0.5})
+    for _ in range(2):
+        selection.catch_up(lambda step: step != 3)
+    assert selection.best() == ckpt.path_of(str(tmp_path), 4)
+    assert evaluated == [4]

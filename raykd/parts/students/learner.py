@@ -45,9 +45,9 @@ class Learner(nn.Module):
         return self.whole() if self.whole else self
 
     def settle(
-        self, device: torch.device, frozen_dtype: torch.dtype, not_compiled: Callable[[str], None] | None = None
+        self, device: torch.device, frozen_dtype: torch.dtype, compile_or_tell: Callable[[str], None] | None = None
     ) -> None:
-        """Bring what does not train onto the device, and compile it (`parts.worker.Worker.not_compiled`)."""
+        """Bring what does not train onto the device, and compile it (`parts.worker.Worker.compile_or_tell`)."""
 
 
 class WhisperLearner(Learner):
@@ -78,11 +78,11 @@ class WhisperLearner(Learner):
         return states_BSD if torch.is_autocast_enabled(states_BSD.device.type) else states_BSD.float()
 
     def settle(
-        self, device: torch.device, frozen_dtype: torch.dtype, not_compiled: Callable[[str], None] | None = None
+        self, device: torch.device, frozen_dtype: torch.dtype, compile_or_tell: Callable[[str], None] | None = None
     ) -> None:
         """Bring the frozen encoder onto the device, unless it is a target's."""
         if self.frozen_encoder is not None:
-            self.frozen_encoder.settle(device, frozen_dtype, not_compiled)
+            self.frozen_encoder.settle(device, frozen_dtype, compile_or_tell)
 
 
 @contextmanager

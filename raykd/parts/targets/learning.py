@@ -98,7 +98,7 @@ class LearningTeacher(LiveTarget):
             self._encoder.embed_positions.requires_grad_(False)
         else:
             self._frozen = FrozenEncoder(model.model.encoder)
-            self._frozen.settle(on.device, not_compiled=on.not_compiled)
+            self._frozen.settle(on.device, compile_or_tell=on.compile_or_tell)
             if on.student.frozen_encoder is not None and on.student.frozen_encoder.is_copy_of(model):
                 on.student.frozen_encoder = self._frozen
         self.head_VD = model.proj_out.weight

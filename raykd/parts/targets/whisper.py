@@ -81,7 +81,7 @@ class WhisperTeacher(LiveTarget):
         else:
             model.model.decoder.to(on.device)
             model.proj_out.to(on.device)
-            self.encoder.settle(on.device, not_compiled=on.not_compiled)
+            self.encoder.settle(on.device, compile_or_tell=on.compile_or_tell)
         if shared:
             on.student.frozen_encoder = self.encoder
 
