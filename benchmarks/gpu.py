@@ -30,18 +30,11 @@ class Measurement:
 
 MEASUREMENTS = (
     Measurement(
-        "A step of large-v2's shape, online: the aim",
+        "A step of large-v2's shape, online, with the encoder as it is and compiled: the aim",
         "training_step.py",
         ("--methods", "kd", "--hand", "--precision", "bfloat16", "--compile"),
         ("--shape", "tiny", "--batch-size", "2", "--tokens", "8", "--steps", "1", "--methods", "kd", "--hand", "--compile"),
         150,
-    ),
-    Measurement(
-        "The same with the encoder as it is, not compiled",
-        "training_step.py",
-        ("--methods", "kd", "--precision", "bfloat16"),
-        ("--shape", "tiny", "--batch-size", "2", "--tokens", "8", "--steps", "1", "--methods", "kd"),
-        60,
     ),
     Measurement(
         "The same with short labels",
