@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from raykd.tuning.page import Findings, in_words, json_of, ranking, render
 from raykd.tuning.record import Record, Trial
 from raykd.tuning.space import Space
 from raykd.tuning.sweep import Within
+from raykd.tuning.trial import SweepJob, SweepTrial
 from tests.unit.example_run import example_config, make_run
 
 BASE = {
@@ -332,3 +334,25 @@ def test_the_best_at_the_edge_of_what_was_tried_is_told() -> None:
     words = " ".join(in_words(Findings.of("s", entries)))
     assert "Its lr is the highest that was tried: the best may lie beyond" in words
     assert "Its size" not in words, "two values have no edge"
+
+
+def test_a_trial_that_is_ended_takes_its_copies_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What population based training hands on: the folder it was given, the one it shared, and one that nobody has read."""
+    monkeypatch.chdir(tmp_path)
+    ended = SweepTrial.__new__(SweepTrial)
+    nothing: Any = None
+    ended.setup({}, SweepJob(nothing, "", str(tmp_path), 1.0, None))
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "donor.json").write_text("{}")
+    ended.load_checkpoint(str(given))
+    unread = TemporaryDirectory(prefix="raykd-")
+    ended._shared = TemporaryDirectory(prefix="raykd-")
+    ended._reports.put(({}, unread))
+    ended._reports.put(({}, None))
+    assert ended._donor is not None
+    made = [Path(one.name) for one in (ended._donor, ended._shared, unread)]
+    assert all(folder.exists() for folder in made)
+    ended.cleanup()
+    assert not any(folder.exists() for folder in made)
+    assert given.exists()
