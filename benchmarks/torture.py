@@ -47,7 +47,7 @@ from raykd.data.audio import AudioError, decode_audio
 from raykd.data.markers import without_markers
 from raykd.data.rejects import RejectedError
 from raykd.data.sources import all_parts
-from raykd.data.utterances import split_name
+from raykd.data.split_names import split_name
 from raykd.errors import UserError
 from raykd.preflight import check_run
 

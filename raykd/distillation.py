@@ -279,7 +279,7 @@ class _Distillation:
         assert isinstance(training.config, Config)
         self.training, self.config, self.run, self.progress = training, training.config, training.run, training.progress
         self.models, self.corpus, self.resources = models, corpus, resources
-        self.tests = [split for split in self.config.data.test_splits if split in corpus.splits] or ["dev"]
+        self.tests = corpus.tests(self.config.data.test_splits)
 
     def run_to_the_end(self) -> None:
         """Train, write the best checkpoint as `student/`, and measure it beside its teacher."""

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from raykd import storage
 from raykd.cli import Parser
-from raykd.config import Config, load_config
+from raykd.config import Config
 from raykd.config.data import DataConfig
-from raykd.config.load import parse
+from raykd.config.load import load_written_config, parse
 from raykd.config.yaml_text import from_yaml
 from raykd.errors import UserError
 from raykd.evaluate import EvaluateConfig
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = _parse(arguments)
     folder = options.model.rstrip("/")
-    run = load_config(storage.join(folder, "config.yaml")) if storage.exists(storage.join(folder, "config.yaml")) else None
+    written = storage.join(folder, "config.yaml")
+    run = load_written_config(written) if storage.exists(written) else None
     model = storage.join(folder, "student") if run else folder
     if run and not storage.exists(storage.join(model, "config.json")):
         raise UserError(f"{folder}: the run has no student yet; let it finish first (--resume)")

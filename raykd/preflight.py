@@ -1,6 +1,5 @@
 """What can be found wrong with a run before Ray starts, speech is made or a demo teacher is trained."""
 
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from raykd.evaluation.vocabulary import Vocabulary
 from raykd.models.demo import demo_tokenizer
 from raykd.models.masked_lm import masked_lm_config
 from raykd.models.pairs import check_compatible
+from raykd.models.pruning import whole_vocabulary
 from raykd.models.whisper import config_if_here, load_processor, speech_format
 from raykd.parts.students.pretrained import Pretrained
 from raykd.parts.students.student import Student
@@ -74,9 +74,9 @@ def _check_model(key: str, model: str, marks: tuple[Mark, ...], student: Whisper
             raise error if str(error).startswith(model) else UserError(f"{model}: {error}") from None
     elif Mark.MLM in marks:
         tokens = masked_lm_config(model)["vocab_size"]
-        if student is not None and tokens != student.vocab_size:
+        if student is not None and tokens not in {student.vocab_size, whole_vocabulary(student)}:
             raise UserError(
-                f"{key}: {model} has {tokens} tokens and the student {student.vocab_size}; "
+                f"{key}: {model} has {tokens} tokens and the student {whole_vocabulary(student)}; "
                 "train one with mlm.tokenizer set to the student's model"
             )
 
@@ -108,7 +108,7 @@ def look_at_run(config: Config, needs_text: bool = True) -> list[str]:
     model = getattr(named, "model", None)
     if model is not None and trained_by_raykd(model):
         return ["  sample   none: the teacher, whose tokens are the labels, is trained first"]
-    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+    with storage.temporary_dir() as folder:
         wanted = speech_format(model, named.revision) if model is not None else _format_of_new(config.student, folder)
         return look_at_speech(config.data, wanted, needs_text)
 
@@ -124,7 +124,7 @@ def _format_of_new(student: Student, folder: str) -> SpeechFormat:
 
 def look_at_mlm_run(config: MlmRunConfig) -> list[str]:
     """`look_at_run` for the training of a masked language model."""
-    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+    with storage.temporary_dir() as folder:
         tokenizer = config.mlm.tokenizer
         if tokenizer is None:
             demo_tokenizer().save_pretrained(folder)

@@ -102,8 +102,12 @@ class TrainingRun:
                 self.progress.say(said[0])
             self._on_record(record)
 
-        train_on_cluster(job, resources, self.run.at("ray_train"), on_record)
-        best = selection.best()
+        try:
+            train_on_cluster(job, resources, self.run.at("ray_train"), on_record)
+            best = selection.best()
+        except BaseException as error:
+            selection.close(wait=isinstance(error, Exception))
+            raise
         self.progress.done()
         self.history.flush()
         return best
@@ -215,10 +219,6 @@ def opened_run(
             f"WARNING  output_dir: {config.output_dir} lies in the job's own folder ({os.getcwd()}), "
             "which Ray deletes in time; give an absolute path or s3://"
         )
-    if config.train.record_ids and storage.is_remote(config.output_dir):
-        raise UserError(
-            f"train.record_ids: lines cannot be added to files in {config.output_dir}; give a local or mounted folder"
-        )
     config = with_absolute_paths(with_kinds(config))
     run = _resumable(config) if resume else RunFolder.create(config)
     spoilt = not kept
@@ -270,7 +270,7 @@ def _in_use(run: RunFolder) -> Callable[[Owner], None]:
 
 def ids_folder(config: RunConfig, run: RunFolder) -> str | None:
     """Where workers write the ids they train on, when they are asked to."""
-    return storage.filesystem_of(run.at("trained_ids"))[1] if config.train.record_ids else None
+    return run.at("trained_ids") if config.train.record_ids else None
 
 
 def with_absolute_paths(config: ConfigT) -> ConfigT:
@@ -310,8 +310,11 @@ def changed_keys(config: RunConfig, run: RunFolder) -> list[str]:
 
 
 def _config_of(run: RunFolder, kind: type[RunConfig]) -> RunConfig:
-    with storage.local_copy(run.path) as folder:
-        return read_config_file(kind, f"{folder}/config.yaml")
+    return read_config_file(kind, run.config_path)
+
+
+_FILLED_IN = "evaluation.vocabulary"
+"""What a run's config.yaml names though the user's config does not: the words of its masked language model's text."""
 
 
 def _note_changes(config: RunConfig, run: RunFolder, progress: Progress) -> None:
@@ -320,6 +323,7 @@ def _note_changes(config: RunConfig, run: RunFolder, progress: Progress) -> None
     changes = [
         f"{key} {new} instead of {old}"
         for key, old, new in _differences(before, tree_without_secrets(config.model_dump(mode="json")))
+        if not (key == _FILLED_IN and new is None)
     ]
     if changes and not run.finished:
         steps = read_history(run.history_path).train

@@ -5,23 +5,28 @@ from collections.abc import Mapping
 from typing import Any
 
 _HIDDEN = "***"
-_USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)([^/\s\"'?#]*)@")
-_QUERY = re.compile(r"([?&;][^=&;\s\"']*(?:pass|pwd|secret|token|key|sig|cred|auth)[^=&;\s\"']*=)[^&;#\s\"']+", re.IGNORECASE)
+_PORT = r"(?<=[^/]:)\d{1,5}[,;:.)\]>\"']*(?:[\s/?#]|$)"
+_PASSWORD = r"(?:(?:(?!\w://)\S)*@|(?:(?!\w://)[^\n])*@)"
+"""Up to the last `@` of the word, or, where the word has none, of the line; no address that follows is gone over."""
+_USER_INFO = re.compile(rf"([A-Za-z][\w+.-]*://)(?:([^\s:/?#\"']*:)(?!{_PORT}|\s){_PASSWORD}|[^\s:/?#\"']*@)")
+_QUERY = re.compile(
+    r"([?&;](?:[^=&;\s\"']*(?:pass|pwd|secret|token|key|sig|sas|cred|auth|jwt)[^=&;\s\"']*|code)=)"
+    r"(?:\"[^\"\n]*\"|'[^'\n]*'|(?:[^&;\s\"']|[\"'](?=\w))+)",
+    re.IGNORECASE,
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """All but tab and newline; also what turns the direction of writing, which hides as well as any."""
 
 
 def without_secrets(text: str) -> str:
     """Passwords, keys and tokens in addresses as `***`: `http://user:***@host`, `?password=***`. A user's name stays, but where
-    it stands alone it may be a token, and goes too."""
+    it stands alone it may be a token, and goes too. A password may hold what an address cannot, such as `/` or `#`: databases'
+    libraries take it."""
     if "://" not in text:
         return text
 
-    def user_info(found: re.Match[str]) -> str:
-        user, colon, _ = found[2].partition(":")
-        return f"{found[1]}{user + colon if colon else ''}{_HIDDEN}@"
-
-    return _QUERY.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(user_info, text))
+    hidden = _USER_INFO.sub(lambda found: f"{found[1]}{found[2] or ''}{_HIDDEN}@", text)
+    return _QUERY.sub(rf"\1{_HIDDEN}", hidden)
 
 
 def tree_without_secrets(value: Any) -> Any:

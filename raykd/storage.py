@@ -1,5 +1,6 @@
 """Files on local disk or on any pyarrow filesystem (s3://, gs://), addressed by one path string."""
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -18,6 +19,10 @@ from raykd.errors import UserError
 
 _SETTLE_S = 1.0
 """Seconds until others that create the same remote file have written theirs (`create_new`)."""
+_TEMPORARY, _HELD = "raykd-", "held"
+"""Beginning of the names of temporary folders, and the file in them that is locked while they are used."""
+_YOUNG_S = 5.0
+"""Age of a temporary folder up to which it may not be locked yet."""
 
 
 def is_remote(path: str) -> bool:
@@ -49,7 +54,8 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
 @lru_cache(maxsize=64)
 def _client(scheme: str, bucket: str, query: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a bucket and its path in it, made once: a new client looks up region and credentials again."""
-    return fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
+    root = bucket or "/"  # without a bucket the path begins at the root, wherever the command was started
+    return fs.FileSystem.from_uri(f"{scheme}://{root}" + (f"?{query}" if query else ""))
 
 
 def absolute(path: str) -> str:
@@ -84,6 +90,8 @@ def list_dir(path: str) -> list[str]:
 def read_bytes(path: str) -> bytes:
     """The whole of a file."""
     filesystem, inner = filesystem_of(path)
+    if isinstance(filesystem, fs.LocalFileSystem):  # whose own errors say in a word what is wrong
+        return Path(inner).read_bytes()
     with filesystem.open_input_stream(inner, compression=None) as stream:
         return stream.read()
 
@@ -189,13 +197,35 @@ def delete_dir(path: str) -> None:
 
 
 @contextmanager
+def temporary_dir() -> Iterator[str]:
+    """A local folder that is removed afterwards, and with it those of processes that were killed before they could do so.
+
+    Who works in one holds a lock, which the system gives back when the process ends, however it does.
+    """
+    _remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY) as folder, open(os.path.join(folder, _HELD), "wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        inner = os.path.join(folder, "files")
+        os.mkdir(inner)
+        yield inner
+
+
+def _remove_abandoned() -> None:
+    for note in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/{_HELD}"):
+        with suppress(OSError), note.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError where somebody holds it
+            if time.time() - note.stat().st_mtime > _YOUNG_S:
+                shutil.rmtree(note.parent)
+
+
+@contextmanager
 def local_copy(path: str) -> Iterator[str]:
     """A local folder with the content of `path`: itself when local, else a download that is removed afterwards."""
     if not is_remote(path):
         yield filesystem_of(path)[1]
         return
     filesystem, inner = filesystem_of(path)
-    with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
+    with temporary_dir() as folder:
         fs.copy_files(inner, folder, source_filesystem=filesystem)
         yield folder
 
@@ -208,6 +238,6 @@ def local_output(path: str) -> Iterator[str]:
         yield filesystem_of(path)[1]
         return
     filesystem, inner = filesystem_of(path)
-    with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
+    with temporary_dir() as folder:
         yield folder
         fs.copy_files(folder, inner, destination_filesystem=filesystem)

@@ -76,8 +76,7 @@ def _named(sweep: SweepConfig, resume: bool) -> SweepConfig:
         raise UserError(f"output_dir: {sweep.output_dir} has no sweep named {sweep.name} to resume; start it without --resume")
     name = _numbered(sweep.name, number - 1)
     path = storage.join(sweep.output_dir, name, SWEEP)
-    with storage.local_copy(storage.join(sweep.output_dir, name)) as folder:
-        before = parse(SweepConfig, read_yaml(f"{folder}/{SWEEP}"), path).model_dump(mode="json", exclude=_FREE)
+    before = parse(SweepConfig, read_yaml(path), path).model_dump(mode="json", exclude=_FREE)
     now = tree_without_secrets(sweep.model_dump(mode="json", exclude=_FREE))
     changed = [key for key in now if now[key] != before[key]]
     if changed:

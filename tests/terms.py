@@ -76,18 +76,14 @@ class Noted(Target):
 
 
 class LiveNoted(LiveTarget):
-    """How often it was run, and whether it is freed."""
+    """How often it was run."""
 
     def __init__(self) -> None:
         self.passes = 0
-        self.free_now = False
 
     def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
         self.passes += 1
         return Outputs(auxiliary=dict(others))
-
-    def free(self) -> None:
-        self.free_now = True
 
 
 def worker() -> Worker:

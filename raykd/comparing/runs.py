@@ -117,7 +117,7 @@ class Comparison:
             scored = self._tests(job, model, kept_in)
         else:
             corpus = self._corpus(job.config.data, model)
-            splits = [split for split in job.config.data.test_splits if split in corpus.splits]
+            splits = corpus.tests(job.config.data.test_splits)
             scored = {split: self._scored(job, model, kept_in, corpus, split) for split in splits}
         return Outcome(job, scored, {"trained": 0.0, "stored": stored, "active": active_parameters(whisper) or stored})
 
@@ -189,7 +189,7 @@ class Comparison:
         kept = run.at(storage.join(_KEPT, f"speed-{key}.json"))
         if not storage.exists(kept):
             corpus = self._corpus(job.config.data, run.student_dir)
-            split = next(split for split in (*job.config.data.test_splits, "dev") if split in corpus.splits)
+            split = corpus.tests(job.config.data.test_splits)[0]
             speed = measure_speed(against, run.student_dir, corpus, split, job.config.evaluation, gpus=self._gpus)
             storage.write_text(kept, json.dumps(speed))
         first = next(iter(json.loads(storage.read_bytes(kept)).values()))

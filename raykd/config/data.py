@@ -49,7 +49,7 @@ class ManifestSource(Section):
     path: SourcePath
     """File, folder of files or glob; local or any pyarrow filesystem (s3://, gs://)."""
     columns: Columns = Columns()
-    """Columns with other names than the known ones."""
+    """Columns with other names than the known ones; for what they are named for, no other column is then taken."""
 
 
 class CommonVoiceSource(Section):
@@ -233,9 +233,11 @@ class DataConfig(Section):
     language: str | None = None
     """Language (Whisper's code, such as `cs`) of utterances that name none."""
     test_splits: tuple[str, ...] = Field(("test", "test_ood"), min_length=1)
-    """Splits the teacher and the student are scored on; the first one that exists is the headline of `metrics.json`."""
+    """Splits the teacher and the student are scored on; the first one that exists is the headline of `metrics.json`. Names
+    count in any case and with any characters between their words (`test-other` is `test_other`)."""
     dev_share: float = Field(0.05, ge=0, lt=0.5)
-    """Share of `train` used as `dev` where the source has none; also as `test` where it has none. Chosen by hash of the id.
+    """Share of `train` used as `dev` where the source has none; also as `test` where it has none of `test_splits` and these ask
+    for `test`. Chosen by hash of the id.
     0: nothing is cut, every row stays in the split its source names, or in `all` where that names none."""
     max_dev_utterances: int = Field(2000, ge=1)
     """Dev is cut to this many utterances (the smallest id hashes), so that evaluation during training stays cheap."""
@@ -264,7 +266,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _tests_are_no_training(self) -> "DataConfig":
-        if "train" in self.test_splits:
+        if "train" in {name.strip().lower() for name in self.test_splits}:
             raise wrong("train is trained on and tells nothing of other speech; name a split that is not", "test_splits")
         return self
 

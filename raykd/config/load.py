@@ -3,11 +3,11 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from raykd import storage
 from raykd.config.base import Mark, Section, mapped, trained_by_raykd
 from raykd.config.mistakes import got, mistakes
 from raykd.config.root import Config, MlmRunConfig, RunConfig
@@ -90,7 +90,8 @@ def load_parts(tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
     except ValueError as error:
         raise UserError(f"installed parts: {error}") from None
     for file in _files_of(tree, overrides):
-        load_parts_file(_parts_file(path, file))
+        found = _parts_file(path, file)
+        load_parts_file(found, kept=found != file)
 
 
 def _files_of(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -105,19 +106,24 @@ def _files_of(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 
 def _parts_file(config_path: str, file: str) -> str:
     """A file with parts: as it is named, beside the config, or the copy that a run keeps (`runs.keep_parts`)."""
-    folder = Path(config_path).parent
-    candidates = (Path(file), folder / file, folder / PARTS_COPIES / Path(file).name)
-    return next((str(found) for found in candidates if os.path.isfile(found)), file)
+    folder = os.path.dirname(config_path)
+    copy = os.path.join(folder, PARTS_COPIES, os.path.basename(file))
+    candidates = [*([] if storage.is_remote(folder) else [file, os.path.join(folder, file)]), copy]
+    return next((found for found in candidates if _is_file(found)), file)
+
+
+def _is_file(path: str) -> bool:
+    return storage.exists(path) if "://" in path else os.path.isfile(path)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file, local or on any storage.
 
     Raises:
         UserError: no such file, not YAML, or not a mapping.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = storage.read_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read (not UTF-8 text); give a YAML file") from None
     except OSError as error:
@@ -189,8 +195,8 @@ def set_key(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
 
 def _beside(config_path: str, path: str, key: str) -> str:
     """A path in a config is relative to the config's folder or, as in the resolved config of a run, to the current one."""
-    candidates = (str(Path(config_path).parent / path), path)
+    candidates = (os.path.join(os.path.dirname(config_path), path), path)
     for candidate in candidates:
-        if os.path.isfile(candidate):
+        if _is_file(candidate):
             return candidate
     raise UserError(f"{config_path}: {key}: no such file: {candidates[0]}")

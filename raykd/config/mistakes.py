@@ -57,8 +57,12 @@ def written(path: Path) -> str:
 
 def got(value: Any) -> str:
     """A value as the user wrote it, cut to a readable length."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = ""
+    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):  # a value of aliases may be long
+        text += piece
+        if len(text) > 60:
+            return text[:57] + "..."
+    return text
 
 
 def _written_path(item: Mapping[str, Any], tree: Any) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raykd.config.base import Section
 from raykd.config.described import ROOTS, SCHEDULE, Key, Kind, Place, own_places
-from raykd.data.utterances import AUDIO_COLUMNS, ID_COLUMNS, LANGUAGE_COLUMNS, SPLIT_COLUMNS, TEXT_COLUMNS
+from raykd.data.columns import AUDIO_COLUMNS, ID_COLUMNS, LANGUAGE_COLUMNS, SPLIT_COLUMNS, TEXT_COLUMNS
 
 PAGE = Path("configs/README.md")
 _INTRODUCTION = """# Configs

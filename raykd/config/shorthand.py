@@ -1,5 +1,6 @@
 """Sources written as one string, for speech and text alike."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -30,11 +31,16 @@ def source_shorthand(kind_of: Callable[[str], str]) -> BeforeValidator:
 
 
 def _glob_is_whole(path: str) -> str:
-    for brackets in re.findall(r"\[[^\]]+\]", path):
-        try:
-            re.compile(brackets)
-        except re.error as error:
-            raise ValueError(f"{brackets} is no set of characters of a pattern ({error.msg}); correct the path") from None
+    """Of a path on this machine; others are judged where their files are listed (`data.files`)."""
+    parts = path.split("/") if "://" not in path else []
+    for number, part in enumerate(parts, start=1):
+        for brackets in re.findall(r"\[[^\]]+\]", part):
+            try:
+                re.compile(brackets)
+            except re.error as error:
+                if os.path.exists("/".join(parts[:number])):  # they are letters of its name
+                    continue
+                raise ValueError(f"{brackets} is no set of characters of a pattern ({error.msg}); correct the path") from None
     return path
 
 

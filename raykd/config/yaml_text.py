@@ -3,6 +3,7 @@
 PyYAML follows YAML 1.1, which reads `no`, `on` and `y` as booleans, 1e-4 as text, 010 as eight and 1:30 as ninety.
 """
 
+import math
 import re
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from raykd.errors import UserError
 
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_VALUES = 1_000_000
+"""In a document, with what its aliases stand for: ten aliases of ten, a few times over, are more than fit in memory."""
 _SCALARS = {
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -25,6 +28,12 @@ _SCALARS = {
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2's core schema and without double keys."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _values(node, {}) > _MOST_VALUES:
+            problem = f"aliases within aliases stand for over {_MOST_VALUES} values"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -43,6 +52,17 @@ class _Loader(yaml.SafeLoader):
         except ValueError:  # Python's own limit of digits
             problem = f"a whole number of {len(text)} digits"
             raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from None
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values that a node stands for, each alias counted again; without end where one is a part of itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = (child for pair in node.value for child in pair)
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,25 +10,26 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
-from raykd.data.containers import check_container, container_of, with_length
+from raykd.data.containers import WHOLE, container_of, goes_on, whole
 from raykd.data.files import connect
 from raykd.data.format import SAMPLE_RATE
 from raykd.errors import UserError
 from raykd.storage import is_remote
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 SILENCE_PEAK = 1e-3
 """Half the range of the samples (-60 dB of full scale) below which a clip counts as silent; a constant offset is no sound."""
 RATES_HZ = range(2_000, 768_001)
 """Sample rates of recordings; a header that says otherwise is broken."""
 
-_WHOLE = 0.95
-"""A file that holds less than this share of what its header announces is truncated. Headers of MP3 are a little off."""
 _MAX_DECLARED_BYTES = 0x7FF0_0000
 """Streaming writers put placeholders from here up into a WAV header instead of a length."""
 _BLOCK_SAMPLES = 1 << 20
@@ -41,7 +42,11 @@ _CANCELLED = 0.25
 _ROUNDED_S = 0.05
 """A file as long as its part, to so much, is the part: it was cut out already."""
 _AT_ONCE_BYTES = 8 << 20
-"""Files of less are read whole, and looked at: a header may not tell the truth."""
+"""Files of less are read whole."""
+_STEP_BYTES = 1 << 20
+"""Of larger ones that are far away so much is fetched with a request."""
+_TELL_LENGTH = ("MP4", "WebM or Matroska", "WMA")
+"""Kinds of file whose headers tell a length; of others FFmpeg guesses one."""
 
 
 class AudioError(Exception):
@@ -59,21 +64,6 @@ class _ForwardFile(soundfile.SoundFile):
         return False
 
 
-def open_audio(row: Mapping[str, Any]) -> bytes:
-    """The encoded audio of an utterance row: its embedded bytes, else the file at its path on any pyarrow filesystem.
-
-    Raises:
-        AudioError: "no audio", "missing audio file", "unreadable audio file".
-    """
-    if row["audio"] is not None:
-        return row["audio"]
-    with _open_path(row["path"]) as stream:
-        try:
-            return stream.read()
-        except OSError:
-            raise AudioError("unreadable audio file") from None
-
-
 Part = tuple[float, float]
 """Start and length in a longer recording, in seconds."""
 
@@ -83,7 +73,7 @@ def read_samples(row: Mapping[str, Any], max_seconds: float | None = None) -> np
     recording only that is read.
 
     Raises:
-        AudioError: as `open_audio` and `decode_audio`.
+        AudioError: as `decode_audio`; "no audio", "missing audio file", "unreadable audio file".
     """
     if row["audio"] is not None:
         return decode_audio(row["audio"], max_seconds)
@@ -108,32 +98,32 @@ def decode_audio(encoded: bytes, max_seconds: float | None = None, part: Part | 
     Channels are averaged, then resampled (soxr HQ).
 
     Raises:
-        AudioError: "unreadable audio", "truncated audio", "empty audio", "silent audio", "non-finite samples", "part beyond the
-            end of its recording", or "too long (over N s)" when `max_seconds` is given, which is told from the header before
-            anything is decoded.
+        AudioError: "unreadable audio", "truncated audio", "more sound than its header says", "empty audio", "silent audio",
+            "non-finite samples", "part beyond the end of its recording", or "too long (over N s)" when `max_seconds` is given,
+            which is told from the header before anything is decoded.
     """
-    try:
-        check_container(encoded)
-    except ValueError as error:
-        raise AudioError(str(error)) from None
-    return _decode(io.BytesIO(with_length(encoded)), max_seconds, part)
+    return _decode(io.BytesIO(encoded), max_seconds, part)
 
 
 def _decode(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> np.ndarray:
     try:
         if not stream.read(1):
             raise AudioError("empty audio")
-        stream.seek(0)
-        with _ForwardFile(stream) as file:
+        told = whole(stream)
+        with _ForwardFile(told) as file:
             rate = file.samplerate
             if rate not in RATES_HZ:
                 raise AudioError("unreadable audio")
             if part is None or _is_the_part(file, part):
                 samples_S = _read_mono(file, max_seconds)
                 truncated = _is_truncated(file, len(samples_S))
+                if not truncated and goes_on(told, file.format):
+                    raise AudioError("more sound than its header says")
             else:
                 samples_S = _read_part(file, part, max_seconds)
-                truncated = len(samples_S) < _WHOLE * int(part[1] * rate)
+                truncated = len(samples_S) < WHOLE * int(part[1] * rate)
+    except ValueError as error:
+        raise AudioError(str(error)) from None
     except (soundfile.SoundFileError, OSError, MemoryError):
         samples_S, rate, truncated = *_decode_otherwise(stream, max_seconds, part), False
     if truncated:
@@ -212,8 +202,8 @@ def _mono(samples_SC: np.ndarray) -> np.ndarray:
 
 
 def _decode_otherwise(stream: BinaryIO, max_seconds: float | None, part: Part | None) -> tuple[np.ndarray, int]:
-    """samples_S and their rate of a kind of file that libsndfile does not know, with PyAV. One that it knows is damaged, and
-    FFmpeg would give what is left of it without a word.
+    """samples_S and their rate of a kind of file that libsndfile does not know, with PyAV; of a part nothing behind it is
+    decoded. A file that libsndfile knows is damaged, and FFmpeg would give what is left of it without a word.
 
     Raises:
         AudioError: it is not known there either, or PyAV is not installed.
@@ -225,6 +215,8 @@ def _decode_otherwise(stream: BinaryIO, max_seconds: float | None, part: Part | 
         raise AudioError("unreadable audio")
     if importlib.util.find_spec("av") is None:
         raise AudioError(f"{kind} needs PyAV: pip install 'raykd[audio]'")
+    if part is not None and max_seconds is not None and part[1] > max_seconds:
+        raise AudioError(f"too long (over {max_seconds:g} s)")
     import av
 
     blocks_S: list[np.ndarray] = []
@@ -232,23 +224,39 @@ def _decode_otherwise(stream: BinaryIO, max_seconds: float | None, part: Part | 
         with av.open(stream, "r") as container:
             if not container.streams.audio:
                 raise AudioError("no audio in the file")
+            told_s = _told_seconds(container) if kind in _TELL_LENGTH else 0.0
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
-            limit = None if max_seconds is None else max_seconds + (part[0] + part[1] if part else 0)
             n_samples = 0
             for frame in container.decode(audio=0):
                 for resampled in resampler.resample(frame):
                     blocks_S.append(resampled.to_ndarray()[0])
                     n_samples += len(blocks_S[-1])
-                if limit is not None and n_samples > limit * SAMPLE_RATE:
+                if part is not None and n_samples > (sum(part) + 2 * _ROUNDED_S) * SAMPLE_RATE:
+                    break
+                if part is None and max_seconds is not None and n_samples > max_seconds * SAMPLE_RATE:
                     raise AudioError(f"too long (over {max_seconds:g} s)")
     except (av.FFmpegError, ValueError, IndexError, MemoryError, OSError):
         raise AudioError("unreadable audio") from None
     samples_S = np.concatenate(blocks_S) if blocks_S else np.zeros(0, np.float32)
+    if part is None and len(samples_S) / SAMPLE_RATE + _ROUNDED_S < WHOLE * told_s:
+        raise AudioError("truncated audio")
+    if part is None and goes_on(stream, kind):
+        raise AudioError("more sound than its header says")
     if part is not None and abs(len(samples_S) / SAMPLE_RATE - part[1]) > _ROUNDED_S:
         samples_S = samples_S[round(part[0] * SAMPLE_RATE) : round((part[0] + part[1]) * SAMPLE_RATE)]
         if not len(samples_S):
             raise AudioError("part beyond the end of its recording")
+        if len(samples_S) < WHOLE * part[1] * SAMPLE_RATE:
+            raise AudioError("truncated audio")
     return samples_S, SAMPLE_RATE
+
+
+def _told_seconds(container: "InputContainer") -> float:
+    """The length of the sound by the header; 0: it does not say, as of what was written while it was said."""
+    stream = container.streams.audio[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return ((container.duration or 0) - max(0, container.start_time or 0)) / 1e6
 
 
 def _knows_length(file: soundfile.SoundFile) -> bool:
@@ -257,11 +265,13 @@ def _knows_length(file: soundfile.SoundFile) -> bool:
 
 
 def _is_truncated(file: soundfile.SoundFile, n_frames: int) -> bool:
-    if _knows_length(file) and n_frames < _WHOLE * file.frames:
+    if _knows_length(file) and n_frames < WHOLE * file.frames:
         return True
     # libsndfile mends the length of a cut WAV and leaves a note of it.
-    note = re.search(r"^\s*(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    return note is not None and int(note[1]) < _MAX_DECLARED_BYTES and int(note[2]) < _WHOLE * int(note[1])
+    note = re.search(r"^\s*(?:data|SSND|BODY|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if note is None:
+        return "Seems to be a truncated file" in file.extra_info  # VOC
+    return int(note[1]) < _MAX_DECLARED_BYTES and int(note[2]) < WHOLE * int(note[1])
 
 
 def _open_path(path: str | None) -> BinaryIO:
@@ -272,7 +282,7 @@ def _open_path(path: str | None) -> BinaryIO:
         if not is_remote(path) and not stat.S_ISREG(os.stat(inner).st_mode) and not os.path.isdir(inner):
             raise AudioError("no regular file")  # reading from a pipe or a device may never end
         # Python's own file is the faster one below soundfile, which reads in small steps.
-        return filesystem.open_input_file(inner) if is_remote(path) else open(inner, "rb")
+        return io.BufferedReader(filesystem.open_input_file(inner), _STEP_BYTES) if is_remote(path) else open(inner, "rb")
     except (FileNotFoundError, IsADirectoryError):
         raise AudioError("missing audio file") from None
     except (OSError, UserError, ValueError):

@@ -71,13 +71,36 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Index:
+class InShards:
+    """A table whose rows say where each of them lies in the shards of a store."""
+
+    table: pa.Table
+
+    @cached_property
+    def shard_names(self) -> list[str]:
+        """Names of the shards that `shard` counts."""
+        return self._shards.dictionary.to_pylist()
+
+    @cached_property
+    def shard(self) -> NDArray[np.int32]:
+        """Which of `shard_names` holds the row."""
+        return self._shards.indices.to_numpy()
+
+    @cached_property
+    def row(self) -> NDArray[np.int32]:
+        """Number of the row in its shard."""
+        return self.table.column("row").to_numpy()
+
+    @cached_property
+    def _shards(self) -> pa.DictionaryArray:
+        return self.table.column("shard").combine_chunks().dictionary_encode()
+
+
+class Index(InShards):
     """The utterances or segments of a split, sorted by id. A position in it is a row's number everywhere else.
 
     A text corpus has no column for text, duration and frames.
     """
-
-    table: pa.Table
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -128,25 +151,6 @@ class Index:
         """Utterances in each row: 1, unless rows are packs of them (`data.packs`)."""
         return self._column("n_utterances") if "n_utterances" in self.table.column_names else np.ones(len(self), np.int32)
 
-    @cached_property
-    def shard_names(self) -> list[str]:
-        """Names of the shards that `shard` counts."""
-        return self._shards.dictionary.to_pylist()
-
-    @cached_property
-    def shard(self) -> NDArray[np.int32]:
-        """Which of `shard_names` holds the row."""
-        return self._shards.indices.to_numpy()
-
-    @cached_property
-    def row(self) -> NDArray[np.int32]:
-        """Number of the row in its shard."""
-        return self._column("row")
-
-    @cached_property
-    def _shards(self) -> pa.DictionaryArray:
-        return self.table.column("shard").combine_chunks().dictionary_encode()
-
     def _column(self, name: str) -> NDArray[Any]:
         return self.table.column(name).to_numpy()
 
@@ -178,6 +182,10 @@ class Corpus:
     def splits(self) -> list[str]:
         """Names of the splits that have utterances."""
         return list(self.summary["splits"])
+
+    def tests(self, wanted: Sequence[str]) -> list[str]:
+        """Of the splits that a model is to be tested on those that there are; dev where there is none."""
+        return [split for split in wanted if split in self.splits] or ["dev"]
 
     def index(self, split: str) -> Index:
         """The utterances of a split, sorted by id; `all` for those of every split.

@@ -4,8 +4,10 @@ Paths are absolute local paths or URIs. A URI keeps its query (`s3://bucket/fold
 """
 
 import codecs
+import os
 import posixpath
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,13 +68,14 @@ def relative_to(root: str, path: str) -> str:
 def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.source") -> list[SourceFile]:
     """The files that a source's path stands for, sorted by name: the file itself, a folder's (recursively), or a glob's.
 
-    In a glob `*` stays within a folder and `**/` crosses folders. Hidden files are left out.
+    In a glob `*` stays within a folder and `**/` crosses folders. Hidden files are left out, and so are links to
+    folders that are listed anyway.
 
     Raises:
         UserError: nothing there, no file with one of the suffixes, or no permission. `what` names what was looked for, `key`
             where the config asked for it.
     """
-    base, pattern = _split_glob(path)
+    base, pattern = _split_glob(path, key)
     filesystem, inner = filesystem_of(base)
     try:
         info = filesystem.get_file_info(inner)
@@ -83,7 +86,10 @@ def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.s
             return [SourceFile(child(folder, name), folder, name, _stamp(info))]
         if inner == "/":
             raise UserError(f"{key}: {path} is all of this machine's files; give the folder that holds the {what}")
-        infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
+        if isinstance(filesystem, fs.LocalFileSystem):
+            infos = _below(inner, once=pattern is None)
+        else:
+            infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read ({_reason(error)}); check the path and its permissions") from None
     root = child(base, "")
@@ -98,6 +104,29 @@ def list_files(path: str, suffixes: Sequence[str], what: str, key: str = "data.s
     return sorted(files, key=lambda file: file.name)
 
 
+def _below(folder: str, once: bool) -> list[fs.FileInfo]:
+    """All that lies in a local folder and the folders that links in it lead to, but not back to a folder on the way: pyarrow
+    would go round there. With `once` nothing is listed under two names.
+    """
+    local = fs.LocalFileSystem()
+    infos: list[fs.FileInfo] = []
+    left: deque[tuple[str, tuple[str, ...]]] = deque([(folder, ())])
+    seen: set[str] = set()
+    while left:
+        path, above = left.pop()
+        real = os.path.realpath(path)
+        if (once and real in seen) or any(f"{known}/".startswith(f"{real}/") for known in above):
+            continue
+        seen.add(real)
+        found = sorted(local.get_file_info(fs.FileSelector(path)), key=lambda info: info.path)
+        infos += found
+        for info in found:
+            if info.type == fs.FileType.Directory and not info.base_name.startswith("."):
+                # Links come last, so that files have the names of the folders that they lie in.
+                (left.appendleft if os.path.islink(info.path) else left.append)((info.path, (*above, real)))
+    return infos
+
+
 def read_lines(path: str) -> list[str]:
     """The lines of a small text file. Bytes that are not UTF-8 stand as surrogates, for `data.utterances` to find.
 
@@ -110,7 +139,9 @@ def read_lines(path: str) -> list[str]:
             data = stream.read()
     except OSError as error:
         raise read_error(path, error) from None
-    return str(data.removeprefix(codecs.BOM_UTF8), "utf-8", "surrogateescape").splitlines()
+    text = str(data.removeprefix(codecs.BOM_UTF8), "utf-8", "surrogateescape")
+    ending = "\n" if "\n" in text else "\r"  # not `splitlines`: a line separator within a transcript is a part of it
+    return [line.removesuffix("\r") for line in text.removesuffix(ending).split(ending)] if text else []
 
 
 def read_error(path: str, error: Exception) -> UserError:
@@ -118,10 +149,13 @@ def read_error(path: str, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read ({_reason(error)}); check the file and its permissions")
 
 
-def _split_glob(path: str) -> tuple[str, re.Pattern[str] | None]:
-    """The folder in front of the first wildcard, and the pattern of names below it; no pattern without wildcards."""
+def _split_glob(path: str, key: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder in front of the first wildcard, and the pattern of names below it; no pattern without wildcards. In the name
+    of what is there, such as `corpus [2024-01]`, they are letters."""
     location, mark, query = path.partition("?") if is_remote(path) else (path, "", "")
-    wild = re.search(r"[^/]*[*\[]", location)
+    wild = _WILD.search(location)
+    while wild and (end := location.find("/", wild.end())) > 0 and exists(location[:end] + mark + query):
+        wild = _WILD.search(location, end + 1)
     if wild is None or exists(path):
         return path, None
     base, glob = location[: wild.start()], location[wild.start() :]
@@ -130,9 +164,10 @@ def _split_glob(path: str) -> tuple[str, re.Pattern[str] | None]:
     try:
         return (base or ".") + mark + query, re.compile(pattern)
     except re.error as error:
-        raise UserError(f"data.source: {path} is no pattern of files ({error.msg}); correct the path") from None
+        raise UserError(f"{key}: {path} is no pattern of files ({error.msg}); correct the path") from None
 
 
+_WILD = re.compile(r"[^/]*[*\[]")
 _GLOB = {"**/": "(?:.*/)?", "*": "[^/]*"}
 
 

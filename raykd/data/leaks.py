@@ -1,6 +1,7 @@
-"""What stands in training and in dev or test alike. Pure functions over the columns of an index."""
+"""What stands in training and in dev or test alike, or twice in one of them. Pure functions over the columns of an index."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from raykd.data.splits import UNUSED_DEV
 
 TRAIN = "train"
 _SHOWN = 3
+_SHOWN_ID = 80
 
 
 def same_recordings(sounds: Sequence[str], splits: Sequence[str]) -> NDArray[np.bool_]:
@@ -48,6 +50,46 @@ def same_sentences(texts: Sequence[str], splits: Sequence[str]) -> list[Leak]:
         if known:
             found.append(Leak(split, len(known), len(of_split), tuple(dict.fromkeys(known))[:_SHOWN]))
     return found
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Utterances of a split that sound exactly like an earlier one of it."""
+
+    split: str
+    same_text: bool
+    """Whether they have its text too."""
+    utterances: int
+    of: int
+    example: tuple[tuple[str, str], tuple[str, str]]
+    """Id and text of an earlier one, and of one that sounds so."""
+
+    def __str__(self) -> str:
+        (first, said), (second, other) = ((id[-_SHOWN_ID:], text[:60]) for id, text in self.example)
+        found = f"{self.utterances} of {self.of} utterances of {self.split} sound exactly like another one"
+        if self.same_text:
+            return f"{found} and have its text, such as {second!r} and {first!r}: they count twice; name each file once"
+        return (
+            f"{found} and have another text, such as {second!r} ({other!r}) and {first!r} ({said!r}): parts of a recording "
+            "whose start and end were not understood (data.source.columns names their columns), or wrong texts"
+        )
+
+
+def same_sounds(ids: Sequence[str], sounds: Sequence[str], texts: Sequence[str], splits: Sequence[str]) -> list[Doubled]:
+    """Of every split that is used, those with the text of the other first."""
+    firsts: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    for number, key in enumerate(zip(splits, sounds, strict=True)):
+        first = firsts.setdefault(key, number)
+        if first != number:
+            same_text = _plain(texts[first]) == _plain(texts[number])
+            found.setdefault((key[0], not same_text), []).append((first, number))
+    sizes = Counter(splits)
+    return [
+        Doubled(split, not other, len(pairs), sizes[split], tuple((ids[at], texts[at]) for at in pairs[0]))  # type: ignore[arg-type]
+        for (split, other), pairs in sorted(found.items())
+        if split != UNUSED_DEV
+    ]
 
 
 def _plain(text: str) -> str:

@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 
 from raykd.config.data import DataConfig
+from raykd.data.columns import (
+    DURATION_COLUMNS,
+    END_COLUMNS,
+    OFFSET_COLUMNS,
+    ONSET_COLUMNS,
+    RECORDING_COLUMNS,
+    SPLIT_COLUMNS,
+    START_COLUMNS,
+)
 from raykd.data.corpus import Corpus, Index, read_utterances
 from raykd.data.format import SpeechFormat
 from raykd.data.sources import all_parts
 from raykd.data.sources.part import Part
+from raykd.data.splits import split_warnings
 from raykd.data.text import LabelEncoder
-from raykd.data.utterances import (
-    DURATION_COLUMNS,
-    END_COLUMNS,
-    OFFSET_COLUMNS,
-    RECORDING_COLUMNS,
-    SPLIT_COLUMNS,
-    START_COLUMNS,
-    Origin,
-)
+from raykd.data.utterances import Origin
 
 _EXAMPLES = 5
 _SHORT = 0.1
@@ -28,10 +30,10 @@ _SHORT = 0.1
 _TEXT = 100
 
 
-def look_at(corpus: Corpus, config: DataConfig, speech_format: SpeechFormat) -> list[str]:
-    """Lines for the terminal."""
+def look_at(corpus: Corpus, config: DataConfig, speech_format: SpeechFormat, needs_text: bool = True) -> list[str]:
+    """Lines for the terminal. `needs_text`: whether every row must have a transcript."""
     encoder = LabelEncoder(speech_format.tokenizer, speech_format.tokenizer_revision)
-    lines = [f"  source   {line}" for line in dict.fromkeys(map(_columns_of, all_parts(config))) if line]
+    lines = [f"  source   {line}" for line in dict.fromkeys(map(_columns_of, all_parts(config, needs_text))) if line]
     for name, split in corpus.summary["splits"].items():
         languages = ", ".join(f"{code} {of['utterances']}" for code, of in split["languages"].items())
         lines.append(f"  split    {name}: {split['utterances']} utterances, {split['hours']:.2f} h ({languages})")
@@ -49,6 +51,7 @@ def warnings_of(corpus: Corpus, config: DataConfig, speech_format: SpeechFormat)
             f"the source names no {' and no '.join(guessed)}: cut from train by the hash of the id (data.dev_share); the same "
             "speakers and sentences may be in both"
         )
+    found += split_warnings({name: split["utterances"] for name, split in corpus.summary["splits"].items()}, config)
     if "train" in corpus.splits and config.pack is None:
         mean_s = float(np.mean(corpus.index("train").duration_s))
         if mean_s < _SHORT * speech_format.window_s:
@@ -88,16 +91,17 @@ def _roles(origin: Origin, columns: Sequence[str]) -> Mapping[str, str]:
         "language": origin.language_columns,
         "split": SPLIT_COLUMNS,
         "id": origin.id_columns,
-        "start": (*START_COLUMNS, *OFFSET_COLUMNS),
+        "start": (*START_COLUMNS, *ONSET_COLUMNS, *OFFSET_COLUMNS),
         "end": END_COLUMNS,
         "duration": DURATION_COLUMNS,
         "recording": RECORDING_COLUMNS,
     }
+    spelled = {origin.name_of(column): column for column in columns}
     named = {ours: theirs for theirs, ours in origin.renamed}
     found = {}
     for role, known in roles.items():
         column = next((named[name] for name in known if name in named), None)
-        column = column or next((name for name in known if name in columns), None)
+        column = column or next((spelled[name] for name in known if name in spelled), None)
         if column is not None:
             found[role] = column
     return found

@@ -16,7 +16,7 @@ from raykd.config.data import DataConfig
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, file_sizes, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
-from raykd.data.leaks import same_recordings, same_sentences
+from raykd.data.leaks import same_recordings, same_sentences, same_sounds
 from raykd.data.rejects import DUPLICATE_ID, REJECT_COLUMNS, SAME_RECORDING, check_rejects, count_reasons
 from raykd.data.shards import INDEX_FIELDS, OUTCOME_SCHEMA, ShardMaker
 from raykd.data.sources import all_parts
@@ -164,7 +164,7 @@ def commit(
         "guessed": sorted(
             set(index.column("split").to_pylist()) - set(outcomes.column("split").to_pylist()) - {"train", "all"}
         ),
-        "warnings": [str(leak) for leak in same_sentences(*(index.column(name).to_pylist() for name in ("text", "split")))],
+        "warnings": _warnings(index),
         "pad_id": encoder.pad_id,
         "n_mels": speech_format.n_mels,
         "window_frames": speech_format.window_frames,
@@ -201,6 +201,11 @@ def settle(outcomes: pa.Table, config: DataConfig) -> tuple[pa.Table, pa.Table]:
     )
     rejected = rejected.sort_by([("id", "ascending"), ("order", "ascending")]).select(REJECT_COLUMNS)
     return usable.filter(pa.array(~leaked)).select(INDEX_COLUMNS), rejected
+
+
+def _warnings(index: pa.Table) -> list[str]:
+    ids, sounds, texts, splits = (index.column(name).to_pylist() for name in ("id", "sound", "text", "split"))
+    return [*map(str, same_sentences(texts, splits)), *map(str, same_sounds(ids, sounds, texts, splits))]
 
 
 def _with_reason(rows: pa.Table, reason: str) -> pa.Table:

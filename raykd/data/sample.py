@@ -1,7 +1,6 @@
 """A few rows of each source as a corpus of their own, in seconds and without Ray: what `--check` looks at first."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raykd import storage
 from raykd.config.data import DataConfig
 from raykd.config.text import TextConfig
 from raykd.data.format import SpeechFormat
@@ -48,7 +48,7 @@ def look_at_speech(config: DataConfig, speech_format: SpeechFormat, needs_text: 
     encoder = LabelEncoder(speech_format.tokenizer, speech_format.tokenizer_revision)
     chosen = _spread(parts, _PARTS)
     each = -(-_ROWS // max(1, len(chosen)))
-    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+    with storage.temporary_dir() as folder:
         maker = ShardMaker(folder, config, speech_format, encoder, needs_text)
         batches = [maker.write_shard(table) for part in chosen for table in tables(islice(part.rows(), each))]
         outcomes = pa.concat_tables(batches) if batches else OUTCOME_SCHEMA.empty_table()
@@ -60,7 +60,7 @@ def look_at_speech(config: DataConfig, speech_format: SpeechFormat, needs_text: 
         except UserError as error:
             raise UserError("\n".join([str(error), *said, *examples])) from None
         corpus = commit(folder, "sample", config.model_copy(update={"max_reject_share": 1.0}), speech_format, encoder, outcomes)
-        return [shown(line) for line in said + look_at(corpus, config, speech_format) + examples]
+        return [shown(line) for line in said + look_at(corpus, config, speech_format, needs_text) + examples]
 
 
 def look_at_text(config: TextConfig, tokenizer: str) -> list[str]:
@@ -76,7 +76,7 @@ def look_at_text(config: TextConfig, tokenizer: str) -> list[str]:
     parts = text_parts(config, language)
     chosen = _spread(parts, _PARTS)
     firsts = [FirstLines(part, -(-_LINES // max(1, len(chosen)))) for part in chosen]
-    with tempfile.TemporaryDirectory(prefix="raykd-check-") as folder:
+    with storage.temporary_dir() as folder:
         maker = SegmentMaker(folder, language, encoder)
         blocks = [texts for table in SegmentReader(firsts, config, folder).tables() for texts in table["texts"].to_pylist()]
         written = [maker.write_shard(texts) for texts in blocks]

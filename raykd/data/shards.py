@@ -15,12 +15,13 @@ import pyarrow as pa
 from raykd import storage
 from raykd.config.data import DataConfig
 from raykd.data import rejects
-from raykd.data.audio import AudioError, read_samples
+from raykd.data.audio import AudioError
 from raykd.data.corpus import SHARD_SCHEMA
 from raykd.data.format import SAMPLE_RATE, SpeechFormat
 from raykd.data.markers import without_markers
 from raykd.data.mel import log_mel
 from raykd.data.rejects import RejectedError
+from raykd.data.row_audio import samples_of
 from raykd.data.text import LabelEncoder, clean
 from raykd.errors import UserError
 
@@ -105,7 +106,8 @@ class ShardMaker:
         return pa.Table.from_pylist(outcomes, OUTCOME_SCHEMA)
 
     def _outcome(self, row: dict[str, Any]) -> tuple[dict[str, Any], pa.RecordBatch | None]:
-        outcome = {name: row[name] for name in ("id", "language", "text", "split", "recording", "start_s", "path")}
+        outcome = {name: row[name] for name in ("id", "language", "text", "split", "recording", "path")}
+        outcome["start_s"] = row["start_s"] if row["audio"] is None else None  # what was embedded is alone now
         try:
             record = self.prepare(row)
         except RejectedError as error:
@@ -179,7 +181,7 @@ class ShardMaker:
     def _samples(self, row: Mapping[str, Any]) -> np.ndarray:
         longest_s = min(self.config.max_duration_s, self.speech_format.window_s)
         try:
-            samples_S = read_samples(row, longest_s)
+            samples_S = samples_of(row, longest_s)
         except AudioError as error:
             raise RejectedError(error.reason) from None
         if len(samples_S) < self.config.min_duration_s * SAMPLE_RATE:

@@ -1,7 +1,7 @@
 """Which split each utterance belongs to, where the source leaves that open. Pure functions of ids."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ def assign_splits(
     With a `dev_share` of 0 nothing is cut: an utterance has the split its source names, or `all` where that names none.
 
     Without one an utterance is in `train`. A language that has no dev utterances gets those of its train utterances whose id
-    hash is below `dev_share`; a language with none in `test_splits` gets the next `dev_share` as `test`; at least one each.
+    hash is below `dev_share`; where `test_splits` asks for `test`, a language with no utterances in it nor in another of them
+    gets the next `dev_share` as `test`; at least one each.
     Of all dev utterances the `max_dev_utterances` with the smallest hashes stay; of the others the source's own become
     `dev_unused` and the carved ones go back to `train`. Hashes decide, so more data moves hardly an utterance between splits.
     """
@@ -32,6 +33,7 @@ def assign_splits(
     spoken = np.asarray(languages, dtype=object)
     hashes = np.array([_id_hash(utterance_id) for utterance_id in ids], np.float64)
     own_dev = assigned == "dev"
+    wants_test = "test" in config.test_splits
     for language in np.unique(spoken.astype(str)):
         here = spoken == language
         train = np.flatnonzero(here & (assigned == "train"))
@@ -43,13 +45,27 @@ def assign_splits(
             cut = max(1, int((hashes[train] < config.dev_share).sum()))
             assigned[train[:cut]] = "dev"
             train = train[cut:]
-        if not has_test:
+        if wants_test and not has_test:
             within = (hashes[train] >= config.dev_share) & (hashes[train] < 2 * config.dev_share)
             assigned[train[within] if within.any() else train[:1]] = "test"
     dev = np.flatnonzero(assigned == "dev")
     beyond = dev[np.argsort(hashes[dev], kind="stable")][config.max_dev_utterances :]
     assigned[beyond] = np.where(own_dev[beyond], UNUSED_DEV, "train")
     return assigned
+
+
+def split_warnings(utterances: Mapping[str, int], config: DataConfig) -> list[str]:
+    """What of the splits is not as the config has it, from the utterances in each: a name without any, a split for nothing."""
+    found = []
+    missing = [name for name in config.test_splits if name not in utterances]
+    if missing and config.test_splits != DataConfig.model_fields["test_splits"].default:
+        found.append(f"data.test_splits names {', '.join(missing)}, which has no utterances; there are {', '.join(utterances)}")
+    for name in sorted(set(utterances) - {"train", "dev", "all", UNUSED_DEV, *config.test_splits}):
+        found.append(
+            f"split {name} ({utterances[name]} utterances) is neither trained nor scored on; name it in data.test_splits, or "
+            "call its rows train, dev or test"
+        )
+    return found
 
 
 def _id_hash(utterance_id: str) -> float:

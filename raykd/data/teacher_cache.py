@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd import storage
-from raykd.data.corpus import Utterance, read_rows
+from raykd.data.corpus import InShards, Utterance, read_rows
 from raykd.errors import UserError
 
 Kind = Literal["topk", "encoder"]
@@ -92,11 +92,8 @@ class Store:
         return read_rows(self.path, answers.shard_names, answers.shard[places], answers.row[places])
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(InShards):
     """The index of a store."""
-
-    table: pa.Table
 
     @cached_property
     def _keys(self) -> list[tuple[str, int]]:
@@ -114,25 +111,6 @@ class Answers:
     def digests(self) -> dict[str, str]:
         """Of what was asked about each utterance."""
         return dict(zip(self.table.column("id").to_pylist(), self.table.column("digest").to_pylist(), strict=True))
-
-    @cached_property
-    def shard_names(self) -> list[str]:
-        """Names of the shards that `shard` counts."""
-        return self._shards.dictionary.to_pylist()
-
-    @cached_property
-    def shard(self) -> NDArray[np.int32]:
-        """Which of `shard_names` holds the answer."""
-        return self._shards.indices.to_numpy()
-
-    @cached_property
-    def row(self) -> NDArray[np.int32]:
-        """Number of the answer in its shard."""
-        return self.table.column("row").to_numpy()
-
-    @cached_property
-    def _shards(self) -> pa.DictionaryArray:
-        return self.table.column("shard").combine_chunks().dictionary_encode()
 
 
 @lru_cache(maxsize=8)

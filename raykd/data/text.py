@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,6 +22,11 @@ _ENGLISH_ONLY_EOT = 50256
 """End-of-text id of the English-only vocabulary (GPT-2's own); the multilingual one has 50257."""
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km", "yue", "bo"})
 """Languages written without spaces between words."""
+_UNSEEN = re.compile(
+    r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+)
+"""Control characters that are no white space, soft hyphens, marks of byte order and of the direction of writing, and what has
+no width. The joiners U+200C and U+200D are not among them: they change how letters look."""
 
 
 class LabelEncoder:
@@ -169,8 +175,8 @@ class LabelEncoder:
 
 
 def clean(text: str | None) -> str:
-    """A transcript with composed characters (NFC) and single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text or "").split())
+    """A transcript with composed characters (NFC) and single spaces, without characters that nobody sees."""
+    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text or "")).split())
 
 
 @lru_cache(maxsize=4)

@@ -10,18 +10,32 @@ of the first, and the dev set cut from it by hash, as they are.
 """
 
 import io
-import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import soundfile
 
+from raykd.data.columns import (
+    AUDIO_COLUMNS,
+    CHANNEL_COLUMNS,
+    ID_COLUMNS,
+    LANGUAGE_COLUMNS,
+    MORE_COLUMNS,
+    RATE_COLUMNS,
+    RECORDING_COLUMNS,
+    ROLE_OF,
+    SPLIT_COLUMNS,
+    TEXT_COLUMNS,
+)
 from raykd.data.files import child, relative_to
 from raykd.data.languages import whisper_code
+from raykd.data.split_names import splits_in
+from raykd.data.times import PartError, span_of
 
 SCHEMA = pa.schema(
     [
@@ -34,40 +48,13 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("recording", pa.string()),
         ("start_s", pa.float64()),
+        ("channel", pa.string()),
         ("problem", pa.string()),
     ]
 )
 """`start_s`: where the utterance begins in its file, which then holds more than it; its `duration_s` says where it ends. Null:
-the file is the utterance. `recording`: what belongs together: a recording, else a speaker, else a folder."""
-
-ID_COLUMNS = ("id", "utt_id")
-AUDIO_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "file", "file_name", "wav")
-TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "raw_transcription", "normalized_text")
-LANGUAGE_COLUMNS = ("language", "lang", "locale")
-DURATION_COLUMNS = ("duration_s", "duration", "duration_sec", "duration_seconds")
-SPLIT_COLUMNS = ("split",)
-OFFSET_COLUMNS = ("offset", "offset_s", "offset_sec")
-START_COLUMNS = ("start_s", "start", "start_time", "begin_time", "begin", "start_sec", "start_seconds")
-END_COLUMNS = ("end_s", "end", "end_time", "stop", "stop_time", "end_sec", "end_seconds")
-RATE_COLUMNS = ("sampling_rate", "sample_rate")
-"""Hz of audio that is an array of samples."""
-RECORDING_COLUMNS = ("recording", "recording_id", "speaker", "speaker_id", "client_id")
-_TIMES = (*DURATION_COLUMNS, *OFFSET_COLUMNS, *START_COLUMNS, *END_COLUMNS)
-_IN_MS = {name: f"{name}_ms" for name in ("duration", "offset", "start", "start_time", "begin", "end", "end_time", "stop")}
-_IN_SAMPLES = tuple(f"{name}_{unit}" for name in ("start", "end", "offset", "begin") for unit in ("sample", "samples", "frame"))
-_MORE_COLUMNS = {*_TIMES, *_IN_MS.values(), *_IN_SAMPLES, *SPLIT_COLUMNS, *RECORDING_COLUMNS, *RATE_COLUMNS}
-OUR_COLUMNS = {
-    "audio": "audio",
-    "text": "text",
-    "language": "language",
-    "id": "id",
-    "split": "split",
-    "recording": "recording",
-    "start": "start_s",
-    "end": "end_s",
-    "duration": "duration_s",
-}
-"""By the keys of `data.source.columns`: the name under which a column is read."""
+the file is the utterance. What the file really holds is seen when it is read (`data.row_audio`). `channel`: the one of several
+that the utterance is on. `recording`: what belongs together: a recording, else a speaker, else a folder."""
 
 NO_AUDIO = "no audio"
 NO_RATE = "samples without their rate"
@@ -75,21 +62,10 @@ NO_TRANSCRIPT = "no transcript"
 NO_LANGUAGE = "no language"
 NOT_JSON = "not valid JSON"
 NOT_UTF8 = "not UTF-8 text"
-NO_END = "part of a longer recording without its end"
-NO_LENGTH = "part of a longer recording that ends before it begins"
-IN_SAMPLES = "part of a longer recording in samples; give data.source.columns with time_unit and rate"
-
-_SPLITS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("dev", "development", "validation", "validate", "valid", "val", "validated_dev"), "dev"),
-    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "heldout", "holdout"), "test"),
-}
-OWN_SPLITS = ("test_ood", "test_words")
-"""Names of splits that stay as they are: those that raykd's demo speech has, and those that `data.test_splits` asks for."""
-UNCLEAR_SPLIT = "unclear split"
-_SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_.]of[-_.]\d+)?$")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Characters that stand for bytes which are not UTF-8 (PEP 383), or halves of characters in JSON; Arrow cannot hold them."""
+_SURROGATE = re.compile(r"[\0\ud800-\udfff]")
+"""Characters that stand for bytes which are not UTF-8 (PEP 383), or halves of characters in JSON, which Arrow cannot hold; and
+NUL, of which UTF-16 that is read as UTF-8 is full."""
+_CHANNEL = re.compile(r"\d{1,2}(\.0)?|[a-d]|l|r|left|right")
 _BLOCK_ROWS = 256
 _BLOCK_BYTES = 32 << 20
 
@@ -121,18 +97,30 @@ class Origin:
     language_names: tuple[str, ...] = ()
     """Names of languages that the rows give as numbers (`ClassLabel` of Hugging Face)."""
 
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        known = (*self.id_columns, *self.audio_columns, *self.text_columns, *self.language_columns, *MORE_COLUMNS)
+        return frozenset((*known, *(theirs for theirs, _ in self.renamed)))
+
+    def name_of(self, column: str) -> str:
+        """A column's name as it is known: people write `Audio Path` and `SENTENCE`. One that is not read keeps its own."""
+        if column in self._read:
+            return column
+        plain = re.sub(r"[\s-]+", "_", column.strip().lower())
+        return plain if plain in self._read else column
+
     def known(self, columns: Iterable[str]) -> list[str]:
         """Those of the columns that are read."""
-        read = {*self.id_columns, *self.audio_columns, *self.text_columns, *self.language_columns}
-        named = {theirs for theirs, _ in self.renamed}
-        return [name for name in columns if name in read | _MORE_COLUMNS | named]
+        return [column for column in columns if self.name_of(column) in self._read]
 
     def ours(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's columns under the names that are known."""
+        """A row's columns under the names that are known. What the config names a column for, no other is taken for."""
+        spelled = {self.name_of(name): value for name, value in fields.items()}
+        fields = {**spelled, **{name: fields[name] for name in fields if name in self._read}}
         if not self.renamed:
             return fields
         taken = {ours for _, ours in self.renamed}
-        rest = {name: value for name, value in fields.items() if name not in taken}
+        rest = {name: value for name, value in fields.items() if ROLE_OF.get(name) not in taken}
         return {**rest, **{ours: fields.get(theirs) for theirs, ours in self.renamed}}
 
 
@@ -156,13 +144,14 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
     audio, path = _audio(said, origin)
     text = _as_text(_first(fields, origin.text_columns))
     language, language_problem = _language(_first(fields, origin.language_columns), origin)
-    split = _as_text(_first(fields, SPLIT_COLUMNS))
     if problem is None and audio is None and path is None:
         problem = NO_AUDIO
-    start_s, duration_s, part_problem = _part(fields, origin.unit_s)
-    if path is None:  # what is embedded is the utterance
-        start_s, part_problem = None, None
-    problem = problem or part_problem
+    try:
+        start_s, duration_s = span_of(fields, origin.unit_s)
+    except PartError as error:
+        start_s, duration_s = None, None
+        if path is not None:  # embedded audio was mostly cut by these times, and is then whole
+            problem = problem or str(error)
     if problem is None and text is None and origin.needs_text:
         problem = NO_TRANSCRIPT
     own_id = _as_text(_first(fields, origin.id_columns))
@@ -176,9 +165,10 @@ def utterance(fields: Mapping[str, Any], position: str, origin: Origin, problem:
         "text": text,
         "language": language,
         "duration_s": duration_s,
-        "split": split or origin.split,
+        "split": _split(fields) or origin.split,
         "recording": None if recording is None else origin.prefix + recording,
         "start_s": start_s,
+        "channel": _channel(fields),
         "problem": problem or language_problem,
     }
 
@@ -195,39 +185,6 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
             block, n_bytes = [], 0
     if block:
         yield pa.Table.from_pylist(block, schema=SCHEMA)
-
-
-def split_name(name: str, own: Collection[str] = OWN_SPLITS) -> str | None:
-    """Our name of a split: what a person would take it for, with whatever stands around the word (`test_clean`, `dev-other`,
-    `validation.clean`, `train_clean_100` are `test`, `dev`, `dev` and `train`). One of `own` stays as it is, and so does a name
-    without such a word, which is then neither trained on nor tested; None: it has two of them (`train_test`).
-    """
-    key = name.strip().lower()
-    if key in own:
-        return key
-    found = _splits_in(key)
-    return (found.pop() if len(found) == 1 else None) if found else key
-
-
-def _splits_in(name: str) -> set[str]:
-    """Splits that the words of a name stand for; a number at the end of a word counts for nothing (`test2`)."""
-    words = (re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", name.lower()))
-    return {_SPLITS[word] for word in words if word in _SPLITS}
-
-
-def split_of_file(name: str) -> str | None:
-    """What tells the split in a relative file name, for `split_name`: its stem without a shard's number (`train-00003.tar`,
-    `test_manifest.jsonl`), else one of its folders (`dev/rows.csv`). None: nothing does.
-    """
-    *folders, last = name.lower().split("/")
-    stem = _SHARD_NUMBER.sub("", last.partition(".")[0])
-    return next((part for part in (stem, *reversed(folders)) if _splits_in(part)), None)
-
-
-def split_of_folder(name: str) -> str | None:
-    """The same of the first folder of a relative file name."""
-    folder, slash, _ = name.lower().partition("/")
-    return folder if slash and _splits_in(folder) else None
 
 
 def _are_samples(value: Any) -> bool:
@@ -261,34 +218,15 @@ def _audio(value: Any, origin: Origin) -> tuple[bytes | None, str | None]:
     return value if isinstance(value, bytes) else None, None
 
 
-def _part(fields: Mapping[str, Any], unit_s: float) -> tuple[float | None, float | None, str | None]:
-    """Start of the utterance in its file (None: it is the file), its length, and what is wrong with them.
-
-    Parts are written as `offset` with `duration` (NeMo's manifests) or as `start` with `end`, in seconds unless the column or
-    the config says otherwise.
-    """
-    duration_s = _seconds(fields, DURATION_COLUMNS, unit_s)
-    start_s, end_s = _seconds(fields, START_COLUMNS, unit_s), _seconds(fields, END_COLUMNS, unit_s)
-    if start_s is None and _first(fields, _IN_SAMPLES) is not None:
-        return None, duration_s, IN_SAMPLES
-    if start_s is not None and end_s is not None:
-        return (start_s, end_s - start_s, None) if end_s > start_s else (None, duration_s, NO_LENGTH)
-    offset_s = _seconds(fields, OFFSET_COLUMNS, unit_s)
-    start_s = start_s if offset_s is None else offset_s
-    if start_s is None or (start_s == 0 and duration_s is None):
-        return None, duration_s, None
-    if duration_s is None:
-        return None, None, NO_END
-    return (start_s, duration_s, None) if duration_s > 0 else (None, duration_s, NO_LENGTH)
+def _split(fields: Mapping[str, Any]) -> str | None:
+    told, *others = (_as_text(fields.get(name)) for name in SPLIT_COLUMNS)
+    return told or next((name for name in others if name and splits_in(name)), None)
 
 
-def _seconds(fields: Mapping[str, Any], columns: Iterable[str], unit_s: float) -> float | None:
-    """A time from the first of the columns that holds one, or from one whose name says milliseconds."""
-    number = _number(_first(fields, columns))
-    if number is not None:
-        return number * unit_s
-    in_ms = _number(_first(fields, [_IN_MS[name] for name in columns if name in _IN_MS]))
-    return None if in_ms is None else in_ms / 1000
+def _channel(fields: Mapping[str, Any]) -> str | None:
+    """Elsewhere a `channel` is what people watch."""
+    name = (_as_text(_first(fields, CHANNEL_COLUMNS)) or "").lower()
+    return name if _CHANNEL.fullmatch(name) else None
 
 
 def _language(value: Any, origin: Origin) -> tuple[str | None, str | None]:
@@ -316,11 +254,3 @@ def _as_text(value: Any) -> str | None:
         except UnicodeDecodeError:
             return None
     return value.strip() or None if isinstance(value, str) else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None

@@ -34,13 +34,34 @@ splits Chinese, Japanese, Thai, Lao and Burmese; Cantonese and Khmer are written
 a character that the basic normaliser already turns into a space."""
 
 
-_MARKED = "am ar as bn bo fa gu he hi km kn lo ml mr my ne pa ps sa sd si ta te th ug ur yi"
-_WITH_APOSTROPHES = "be br ca fr haw it mi oc uk uz yo"
-MARKED_LANGUAGES = frozenset(f"{_MARKED} {_WITH_APOSTROPHES}".split())
-"""Languages whose words marks tell apart, and those that write apostrophes inside of words."""
-_APOSTROPHES = dict.fromkeys(map(ord, "’‘‛ʼʻʽˈ`´ꞌ＇′՚"), "'")
-_OPTIONAL = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
-"""Vowel points of Hebrew and Arabic, and the stroke that lengthens a letter: the same word is written with and without them."""
+_MARKED = "am ar as bn bo fa gu he hi hy km kn ln lo ml mr my ne pa ps sa sd si ta te th ug ur yi"
+_WITH_APOSTROPHES = "af be br ca cy fr ha haw it mg mi oc sn so sq sw tl tt uk uz yo"
+_WITH_STRESS = "ba bg kk mk mn ru sr tg"
+_WITH_TWO_LETTERS_FOR_ONE = "az ro tr"
+MARKED_LANGUAGES = frozenset(f"{_MARKED} {_WITH_APOSTROPHES} {_WITH_STRESS} {_WITH_TWO_LETTERS_FOR_ONE}".split())
+"""Languages whose words marks tell apart; those that write apostrophes inside of words, or stress marks for learners; and those
+where one letter comes as two characters, or in a case that `str.lower` does not know."""
+_APOSTROPHES = {**dict.fromkeys(map(ord, "’‘‛ʼʻʽˈ`´ꞌ＇′՚"), "'"), ord("ŉ"): "'n"}
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u055b\u055c\u055e]"
+    "|(?<=[\u0400-\u04ff])[\u0300\u0301]"
+)
+"""Vowel points of Hebrew and Arabic, the stroke that lengthens a letter, marks for the tone of a sentence that Armenian has
+within a word, and stress over a Cyrillic letter: the same word is written with and without them."""
+_DOTS = str.maketrans({"İ": "i", "I": "ı"})
+_PERSIAN = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک"})
+_ROMANIAN = str.maketrans({"ş": "ș", "ţ": "ț", "Ş": "Ș", "Ţ": "Ț"})
+_LETTERS: dict[str, dict[int, str]] = {"az": _DOTS, "tr": _DOTS, "fa": _PERSIAN, "ur": _PERSIAN, "ro": _ROMANIAN}
+"""By language, characters that stand for another one: before letters are made small, or because keyboards differ."""
+_ONE_LETTER = {
+    "i\u0307": "i",  # how Python and others make the Turkish İ small
+    **{f"{letter}\u0d4d\u200d": chillu for letter, chillu in zip("ണനരലളകമയഴ", "ൺൻർൽൾൿൔൕൖ", strict=True)},
+    "\u09a4\u09cd\u200d": "\u09ce",
+}
+"""Letters that older texts write with several characters: chillus of Malayalam, the khanda ta of Bengali."""
+_SEVERAL = re.compile("|".join(_ONE_LETTER))
+_TONE_BEFORE_AM = re.compile("([\u0e48-\u0e4b\u0ec8-\u0ecb])([\u0e4d\u0ecd])(?=[\u0e32\u0eb2])")
+"""In Thai and Lao the tone mark of a syllable in `ำ` may be typed on either side of its circle."""
 
 
 def normalizer_for(choice: NormalizerChoice, language: str) -> tuple[str, Normalizer]:
@@ -60,9 +81,9 @@ def normalizer_for(choice: NormalizerChoice, language: str) -> tuple[str, Normal
     if choice == "english":
         return "whisper-english", _trimmed(_english())
     if choice == "auto" and language in MARKED_LANGUAGES:
-        letters = splits_letters(choice, language)
+        letters, table = splits_letters(choice, language), _LETTERS.get(language, {})
         name = "basic-marks-letters" if letters else "basic-marks"
-        return name, _trimmed(lambda text: basic_with_marks(text, letters))
+        return name, _trimmed(lambda text: basic_with_marks(unicodedata.normalize("NFC", text).translate(table), letters))
     if splits_letters(choice, language):
         return "whisper-basic-letters", _trimmed(BasicTextNormalizer(split_letters=True))
     return "whisper-basic", _trimmed(BasicTextNormalizer())
@@ -74,12 +95,14 @@ def splits_letters(choice: NormalizerChoice, language: str) -> bool:
 
 
 def basic_with_marks(text: str, split_letters: bool = False) -> str:
-    """Whisper's basic normaliser, but: marks stay with their letters, those that are written or not as one likes go,
-    apostrophes are alike, and characters without a width go. With `split_letters` what a reader takes for a letter stays whole.
+    """Whisper's basic normaliser, but: marks stay with their letters, those that are written or not as one likes go, a letter
+    is one however it is typed, apostrophes are alike, and characters without a width go. With `split_letters` what a reader
+    takes for a letter stays whole.
     """
     text = re.sub(r"[<\[][^>\]]*[>\]]", "", text.lower())
     text = re.sub(r"\(([^)]+?)\)", "", text)
     text = _OPTIONAL.sub("", unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)))
+    text = _TONE_BEFORE_AM.sub(r"\2\1", _SEVERAL.sub(lambda found: _ONE_LETTER[found[0]], text))
     text = "".join(_shown(character) for character in text).lower()
     return " ".join(regex.findall(r"\X", text)) if split_letters else text
 

@@ -11,9 +11,10 @@ import ray
 import torch
 
 from raykd.config.training import EvaluationConfig, LongFormConfig
-from raykd.data.audio import AudioError, read_samples
+from raykd.data.audio import AudioError
 from raykd.data.corpus import Index
 from raykd.data.format import SAMPLE_RATE
+from raykd.data.row_audio import samples_of
 from raykd.data.sources.part import Part
 from raykd.data.text import clean
 from raykd.errors import UserError
@@ -106,7 +107,7 @@ class _Worker:
         if row["problem"]:
             return Transcript(told, row["problem"])
         try:
-            samples_S = read_samples(row)
+            samples_S = samples_of(row)
         except AudioError as error:
             return Transcript(told, error.reason)
         begin = time.perf_counter()

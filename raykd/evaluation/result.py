@@ -1,6 +1,5 @@
 """What a model made of a split: its transcripts scored, one row an utterance, and their summary."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raykd import storage
 from raykd.config.training import EvaluationConfig
-from raykd.data.corpus import Index
+from raykd.data.corpus import Index, write_parquet
 from raykd.evaluation.expert_use import ExpertUse
 from raykd.evaluation.recogniser import Recognition
 from raykd.evaluation.scoring import ScoredSentence, TeacherForced, score_sentences, summarize
@@ -39,9 +37,7 @@ class Evaluation:
 
     def save_rows(self, path: str) -> None:
         """Write the rows as Parquet."""
-        buffer = io.BytesIO()
-        pq.write_table(self.rows, buffer)
-        storage.write_bytes(path, buffer.getvalue())
+        write_parquet(self.rows, path)
 
     def save_summary(self, path: str) -> None:
         """Write the summary as JSON."""

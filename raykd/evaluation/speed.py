@@ -1,7 +1,7 @@
 """How much faster the student is than its teacher, on the same utterances, in one process, taking turns.
 
-The real-time factor (RTF) is processing seconds per second of audio: encoder and greedy decoding, batch by batch, each in its
-model's whole window; features are made beforehand and not counted. Both models are warmed up; then every batch goes to
+The real-time factor (RTF) is processing seconds per second of audio: encoder and greedy decoding, batch by batch, each in the
+window that its model hears; features are made beforehand and not counted. Both models are warmed up; then every batch goes to
 the one and to the other in turn, the whole set several times, so that a slow spell of the machine hits both. RTFs are medians
 over the repeats, and `speedup` is the ratio of the medians.
 """

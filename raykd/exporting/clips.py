@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from raykd import storage
 from raykd.config.data import DataConfig
-from raykd.data.audio import AudioError, read_samples
+from raykd.data.audio import AudioError
 from raykd.data.corpus import Utterance
 from raykd.data.format import SAMPLE_RATE
 from raykd.data.mel import log_mel
+from raykd.data.row_audio import samples_of
 from raykd.data.sources import all_parts
 from raykd.data.text import clean
 from raykd.errors import UserError
@@ -53,7 +54,7 @@ def clips_of(data: DataConfig, longest_s: float, count: int, ids: frozenset[str]
         if row["problem"] or (ids is not None and row["id"] not in ids):
             continue
         try:
-            samples_S = read_samples(row, longest_s)
+            samples_S = samples_of(row, longest_s)
         except AudioError:
             continue
         found.append(Clip(row["id"], row["language"] or data.language or "en", clean(row["text"]), samples_S))

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from raykd import storage
 from raykd.data.format import SAMPLE_RATE
@@ -170,15 +171,8 @@ def _tokens_of_text(processor: WhisperProcessor) -> list[bytes]:
     """The bytes of all tokens before the end of text; whisper.cpp names the others itself."""
     tokenizer: Any = processor.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    numbers = _byte_of_character()
+    numbers = {character: byte for byte, character in bytes_to_unicode().items()}
     return [bytes(numbers[one] for one in tokenizer.convert_ids_to_tokens(number)) for number in range(end)]
-
-
-def _byte_of_character() -> dict[str, int]:
-    """The byte-level alphabet of GPT-2: printable bytes stand for themselves, the others for characters from 256 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
 def _integers(file: BinaryIO, *values: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from tokenizers import AddedToken
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from raykd.config.models import ScratchConfig
@@ -106,7 +107,7 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     for line in _vocabulary_file().read_text("ascii").splitlines():
         encoded, number = line.split()
         ranks[base64.b64decode(encoded)] = int(number)
-    spell = _byte_spelling()
+    spell = bytes_to_unicode()
     vocabulary = {"".join(spell[byte] for byte in token): rank for token, rank in ranks.items()}
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
@@ -131,10 +132,3 @@ def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes
         _, best = min((ranks.get(parts[i] + parts[i + 1], rank), i) for i in range(len(parts) - 1))
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
-
-
-def _byte_spelling() -> dict[int, str]:
-    """The character that stands for each byte in byte-level BPE (GPT-2): itself where printable, else one from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}

@@ -211,12 +211,15 @@ def _last_state(lstm: nn.LSTM, inputs_NTD: Tensor, lengths_N: Tensor) -> Tensor:
 
 
 def _copies(lengths_B: Tensor, T: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows_N, positions_N) of all positions after the first, in chunks; like lengths of the remaining work lie together."""
+    """(rows_N, positions_N) of all positions after the first, in chunks; like lengths of the remaining work lie together. No
+    chunk when there are no such positions, as for a worker without an utterance.
+    """
     positions_T = torch.arange(T, device=lengths_B.device)
     wanted_TB = (positions_T[:, None] < lengths_B) & (positions_T[:, None] > 0)
     positions_N, rows_N = wanted_TB.nonzero(as_tuple=True)
     size = max(1, _CHUNK_POSITIONS // max(T, 1))
-    yield from zip(rows_N.split(size), positions_N.split(size), strict=True)
+    if len(rows_N):
+        yield from zip(rows_N.split(size), positions_N.split(size), strict=True)
 
 
 def _reversal(tokens_BT: Tensor, lengths_B: Tensor) -> Tensor:

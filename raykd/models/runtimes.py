@@ -9,7 +9,6 @@ from raykd.models.pruning import kept_tokens
 from raykd.models.window import clip_margin
 
 Format = Literal["hf", "ctranslate2", "ggml", "experts"]
-FORMATS: tuple[Format, ...] = ("hf", "ctranslate2", "ggml", "experts")
 WINDOW_POSITIONS, LABEL_POSITIONS = 1500, 448
 """Of every published Whisper: 30 s, and the decoder's."""
 _V3_VOCABULARY = 51_866

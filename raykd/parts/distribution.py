@@ -5,7 +5,7 @@ E = K + 1 events.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,34 +114,6 @@ class TopKDistribution:
         others = self.vocabulary - tokens_NK.shape[1]
         log_NV = (log_NE[:, -1:] - math.log(max(1, others))).repeat(1, self.vocabulary)
         return log_NV.scatter_(1, tokens_NK, log_NE[:, :-1])
-
-
-class MixtureDistribution:
-    """sum_i weight_i * p_i: several teachers as one. The temperature is applied to each part, before mixing."""
-
-    def __init__(self, parts: Sequence[tuple[float, TokenDistribution]]) -> None:
-        """Raises ValueError unless the weights are at least 0 and sum to 1."""
-        weights = [weight for weight, _ in parts]
-        if not parts or min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
-            raise ValueError(f"the weights of a mixture are at least 0 and sum to 1 (got {weights})")
-        self.parts = [(weight, part) for weight, part in parts if weight > 0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Valid tokens N and size of the vocabulary V. Raises ValueError where the parts differ."""
-        shapes = {part.shape for _, part in self.parts}
-        if len(shapes) > 1:
-            raise ValueError(f"the parts of a mixture have different tokens or vocabularies: {sorted(shapes)}")
-        return shapes.pop()
-
-    @torch.no_grad()
-    def log_probs(self, tokens: slice, temperature: float) -> Tensor:
-        """See `TokenDistribution`."""
-        (weight, part), *others = self.parts
-        mixed_NV = part.log_probs(tokens, temperature).add_(math.log(weight))
-        for weight, part in others:
-            torch.logaddexp(mixed_NV, part.log_probs(tokens, temperature).add_(math.log(weight)), out=mixed_NV)
-        return mixed_NV
 
 
 def log_softmax(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:

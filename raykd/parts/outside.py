@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raykd import storage
 from raykd.config.base import Section
 from raykd.errors import UserError
 from raykd.parts.part import Part
@@ -45,16 +46,16 @@ class PartsFile:
         return f"{_PREFIX}{self.digest[:16]}"
 
 
-def load_parts_file(path: str) -> PartsFile:
-    """Read a file of parts and let configs name them.
+def load_parts_file(path: str, kept: bool = False) -> PartsFile:
+    """Read a file of parts and let configs name them. `kept`: it is the copy that a run keeps, wherever that lives.
 
     Raises:
-        UserError: no such file, an error in it, no part in it, or a name that another part has.
+        UserError: no such file, or not on this machine, an error in it, no part in it, or a name that another part has.
     """
-    if "://" in path:
+    if "://" in path and not kept:
         raise UserError(f"{path}: parts are read from local files only; give the path of a .py file")
     try:
-        file = PartsFile(str(Path(path).absolute()), Path(path).read_text("utf-8"))
+        file = PartsFile(storage.absolute(path), storage.read_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"{path}: cannot be read ({reason}); give the path of a .py file with parts") from None

@@ -7,6 +7,7 @@ record again; readers keep the last one.
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ Record = dict[str, Any]
 
 
 class JsonLines:
-    """A JSON Lines file that grows. Locally each record is on disk at once; remotely the file is rewritten every so often."""
+    """A JSON Lines file that grows, also from several threads. Locally each record is on disk at once; remotely the file is
+    rewritten every so often.
+    """
 
     def __init__(self, path: str, upload_every_s: float = 60.0) -> None:
         """Open for appending; records that are there already are kept."""
@@ -26,6 +29,7 @@ class JsonLines:
         self._upload_every_s = upload_every_s
         self._remote_text: str | None = None
         self._uploaded_at = -math.inf
+        self._lock = threading.RLock()
         if storage.is_remote(path):
             self._remote_text = _complete_lines(path)
         else:
@@ -35,36 +39,38 @@ class JsonLines:
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add records at the end."""
         text = "".join(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-        if self._remote_text is not None:
-            self._remote_text += text
-            if time.monotonic() - self._uploaded_at >= self._upload_every_s:
-                self.flush()
-            return
-        with open(self._local, "a+b") as file:
-            if file.tell() and _last_byte(file) != b"\n":  # a crash tore the last line; keep it from swallowing the next
-                text = "\n" + text
-            file.write(text.encode("utf-8"))
+        with self._lock:
+            if self._remote_text is not None:
+                self._remote_text += text
+                if time.monotonic() - self._uploaded_at >= self._upload_every_s:
+                    self.flush()
+                return
+            with open(self._local, "a+b") as file:
+                if file.tell() and _last_byte(file) != b"\n":  # a crash tore the last line; keep it from swallowing the next
+                    text = "\n" + text
+                file.write(text.encode("utf-8"))
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace the content, whole or not at all."""
         text = "".join(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-        storage.write_text(self.path, text)
-        if self._remote_text is not None:
-            self._remote_text = text
+        with self._lock:
+            storage.write_text(self.path, text)
+            if self._remote_text is not None:
+                self._remote_text = text
 
     def clear(self) -> None:
         """Forget every record; the file goes away."""
-        if storage.exists(self.path):
-            filesystem, inner = storage.filesystem_of(self.path)
-            filesystem.delete_file(inner)
-        if self._remote_text is not None:
-            self._remote_text = ""
+        with self._lock:
+            storage.delete_file(self.path)
+            if self._remote_text is not None:
+                self._remote_text = ""
 
     def flush(self) -> None:
         """Upload what a remote filesystem does not have yet."""
-        if self._remote_text:
-            storage.write_text(self.path, self._remote_text)
-            self._uploaded_at = time.monotonic()
+        with self._lock:
+            if self._remote_text:
+                storage.write_text(self.path, self._remote_text)
+                self._uploaded_at = time.monotonic()
 
 
 class HistoryWriter(JsonLines):
@@ -76,10 +82,12 @@ class HistoryWriter(JsonLines):
 
     def rewind(self, step: int) -> None:
         """Forget training and evaluations after `step`, from which the run goes on; events are kept."""
-        records = read_json_lines(self.path)
-        kept = [record for record in records if record.get("kind") == "event" or record.get("step", 0) <= step]
-        if len(kept) < len(records):
-            self.rewrite(kept)
+        with self._lock:
+            self.flush()
+            records = read_json_lines(self.path)
+            kept = [record for record in records if record.get("kind") == "event" or record.get("step", 0) <= step]
+            if len(kept) < len(records):
+                self.rewrite(kept)
 
 
 @dataclass(frozen=True)

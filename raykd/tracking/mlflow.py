@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +47,6 @@ class MlflowTracker:
         config: RunConfig,
         run: RunFolder,
         *,
-        tags: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         """Start, or go on with the MLflow run that the folder names (`mlflow_run_id`), sending what its spool holds first.
@@ -56,7 +54,7 @@ class MlflowTracker:
         `say` prints a line for the user.
         """
         self.uri = tracking_uri(config)
-        self._config, self._run, self._tags, self._say = config, run, dict(tags or {}), say
+        self._config, self._run, self._say = config, run, say
         self._spool = JsonLines(run.at(SPOOL))
         self._spooled = run.has(SPOOL)
         self._lock = threading.Lock()  # guards the spool
@@ -211,7 +209,7 @@ class MlflowTracker:
         from mlflow.tracking.context.registry import resolve_tags
 
         experiment = experiment_id(self._client, self._config.tracking.experiment)
-        tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": without_secrets(self._run.path)} | self._tags
+        tags = {"raykd.version": package_versions()["raykd"], "raykd.run_folder": without_secrets(self._run.path)}
         if self._config.tracking.parent_run:
             tags["mlflow.parentRunId"] = self._config.tracking.parent_run
         return self._client.create_run(experiment, tags=resolve_tags(tags), run_name=self._run.name).info.run_id
@@ -296,7 +294,7 @@ class MlflowTracker:
     def _store_file(self, name: str) -> None:
         if not self._run.has(name):
             return
-        with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
+        with storage.temporary_dir() as folder:
             copy = Path(folder) / Path(name).name
             copy.write_bytes(storage.read_bytes(self._run.at(name)))
             self._client.log_artifact(self._run_id, str(copy), str(Path(name).parent) if "/" in name else None)

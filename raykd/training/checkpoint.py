@@ -107,7 +107,7 @@ def newest_good(folder: str, say: Callable[[str], None]) -> str | None:
     """The newest checkpoint whose files are what was written. A damaged one stays where it is, is marked, and passed over.
 
     Raises:
-        UserError: there are checkpoints, and every one is damaged.
+        UserError: there are checkpoints, and every one is damaged, or one cannot be read at the moment.
     """
     paths = list_checkpoints(folder)
     for path in reversed(paths):
@@ -127,6 +127,9 @@ def damage(path: str) -> str | None:
     """What is wrong with a checkpoint's files; None when they are good.
 
     A checkpoint of an older version, which has no hashes, is good when its files can be read.
+
+    Raises:
+        UserError: a file is there and the storage does not give it, which says nothing of what is in it.
     """
     try:
         state = read_state(path)
@@ -140,6 +143,10 @@ def damage(path: str) -> str | None:
             read_trainable(path), read_moments(path)
     except FileNotFoundError as error:
         return f"{str(error.filename or error).rsplit('/', 1)[-1]} is not there"
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); mend that, or delete the checkpoint, and go on with --resume"
+        ) from None
     except Exception as error:  # whatever a reader makes of bytes that are no such file
         return f"{type(error).__name__}: {error}"
     return None
@@ -175,10 +182,7 @@ def step_of(path: str) -> int:
 
 def delete_checkpoint(path: str) -> None:
     """Remove a checkpoint; its commit mark goes first, so that nobody sees a part of it as whole."""
-    mark = storage.join(path, _STATE)
-    if storage.exists(mark):
-        filesystem, inner = storage.filesystem_of(mark)
-        filesystem.delete_file(inner)
+    storage.delete_file(storage.join(path, _STATE))
     storage.delete_dir(path)
 
 

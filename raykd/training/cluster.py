@@ -167,12 +167,12 @@ def plan_resources(config: ClusterConfig) -> Resources:
             f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}"
         )
     gpu = min(1.0, gpus / workers)
-    share = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
+    cores = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
     return Resources(
         workers=workers,
         gpus_per_worker=round(gpu * (1.0 - _EVALUATION_GPU_SHARE), 4) if use_gpu else 0.0,
-        cpus_per_worker=share,
-        threads_per_worker=max(1, int(cpus / workers)) if not use_gpu else max(1, int(share)),
+        cpus_per_worker=cores,
+        threads_per_worker=max(1, int(cpus / workers)) if not use_gpu else max(1, int(cores)),
         share=config.share or 1.0,
         evaluation_gpus=round(gpu * _EVALUATION_GPU_SHARE, 4) if use_gpu else 0.0,
         nodes=len(nodes),

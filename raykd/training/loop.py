@@ -63,7 +63,7 @@ class Trainer:
         """
         clock = Clock(batches.step, plan.steps, plan.steps_per_epoch, self.seed)
         for name in self.method.free_unneeded(clock):
-            self.events.append(f"target `{name}` is not needed any more; its memory is free")
+            self.events.append(f"target `{name}` is not needed any more; it is not run from here on")
         terms = self.method.active(clock)
         micro = [self._prepared(batch, number, terms, clock) for number, batch in enumerate(batches.micro)]
         counts_K = self._summed([[active.term.count(batch, active.live) for active in terms] for batch in micro], len(terms))

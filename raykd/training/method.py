@@ -109,7 +109,7 @@ class LiveMethod:
                 assert isinstance(live, LiveTarget)
                 with part("teacher decoder"):
                     said[name] = live.outputs(batch, wanted, said)
-                self.target_passes += 0 if self._method.targets[name].made_from() else len(batch.ids)
+                self.target_passes += len(batch.ids) if live.runs_a_model else 0
                 stack.enter_context(live.at_hand())
             yield said
 
@@ -124,13 +124,11 @@ class LiveMethod:
             live.after_update(clock, means)
 
     def free_unneeded(self, clock: Clock) -> list[str]:
-        """Give back the memory of targets that no term asks for any more; their names."""
+        """Let go of the targets that no term asks for any more; their names."""
         needed = {f"targets.{name}" for name in self._needed_from(clock)}
         over = [place for place, live in self._live.items() if isinstance(live, LiveTarget) and place not in needed]
         for place in over:
-            live = self._live.pop(place)
-            assert isinstance(live, LiveTarget)
-            live.free()
+            del self._live[place]
         return [place.removeprefix("targets.") for place in over]
 
     def state(self) -> dict[str, Tensor]:

@@ -36,7 +36,8 @@ def on_worker(settings: dict[str, Any]) -> None:
     try:
         _train(cloudpickle.loads(settings["job"]), context.get_world_rank(), context.get_world_size(), sender)
     except StoppedError:
-        return
+        if context.get_world_size() > 1:
+            raise  # the others send nothing and wait for this one: Ray ends them with it, and what it starts anew ends at once
 
 
 def _train(job: Any, rank: int, world: int, sender: "Sender") -> None:

@@ -59,6 +59,10 @@ class CheckpointSelection:
             if due(step) and step not in self._known and step not in self._pending and ckpt.damage(path) is None:
                 self._submit(step)
 
+    def close(self, wait: bool) -> None:
+        """Score no more; `wait` for the evaluation at work."""
+        self._pool.shutdown(wait, cancel_futures=True)
+
     def best(self) -> str:
         """Wait for all scores; the path of the best checkpoint."""
         self._pool.shutdown()
@@ -72,7 +76,8 @@ class CheckpointSelection:
             self._pending[step] = self._pool.submit(self._score, step)
 
     def _best_step(self) -> int:
-        return min(self._known, key=lambda step: (step < self._first, self._known[step], step))
+        known = dict(self._known)  # another thread adds to it
+        return min(known, key=lambda step: (step < self._first, known[step], step))
 
     def _score(self, step: int) -> None:
         scores = self._evaluate(self._path(step))

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raykd import storage
 from raykd.config.root import RunConfig
 from raykd.data.corpus import Corpus
 from raykd.data.order import EpochOrder
@@ -207,7 +208,8 @@ class _Run:
         with torch.no_grad():
             for name, parameter in self._beside.items():
                 parameter.copy_(_of_shape(found.pop(f"{_LEARNER}{name}", None), parameter, name))
-        self._method.restore(found)
+        let_go = f"{_LEARNER}targets."  # of a target that learned and that nothing asks for any more
+        self._method.restore({name: tensor for name, tensor in found.items() if not name.startswith(let_go)})
 
     def _held(self) -> dict[str, Tensor]:
         return {name: self._model.get_buffer(name) for name in self._buffers}
@@ -347,10 +349,15 @@ def _from_rank_0(value: str | None, world: int) -> str | None:
 
 def _record_ids(folder: str, rank: int, batches: StepBatches) -> None:
     ids = [utterance for batch in batches.micro for utterance in batch.ids]
-    line = json.dumps({"step": batches.step + 1, "epoch": batches.epoch, "ids": ids})
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, f"rank-{rank}-pid-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    line = json.dumps({"step": batches.step + 1, "epoch": batches.epoch, "ids": ids}) + "\n"
+    name = f"rank-{rank}-pid-{os.getpid()}"
+    if storage.is_remote(folder):  # no lines can be added to files there: a file a step
+        storage.write_text(storage.join(folder, f"{name}-step-{batches.step + 1}.jsonl"), line)
+        return
+    local = storage.filesystem_of(folder)[1]
+    os.makedirs(local, exist_ok=True)
+    with open(os.path.join(local, f"{name}.jsonl"), "a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def _nothing(_: Any) -> None:

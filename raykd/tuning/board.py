@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from raykd.tracking.history import History
 from raykd.tracking.progress import duration
@@ -92,8 +93,8 @@ def trial_table(record: Record, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     settings = [_ending(key, keys) for key in keys] + (["seed"] if seeds else [])
     for heading in ("trial", *settings, "state", "step", "dev WER", "left"):
-        name = heading in {"trial", "state"}
-        table.add_column(heading, justify="left" if name else "right", no_wrap=name, overflow="fold")
+        name, setting = heading in {"trial", "state"}, heading in settings
+        table.add_column(_cut(heading), justify="left" if name else "right", no_wrap=not setting)
     histories = {trial.name: trial.history() for trial in record.trials.values()}
 
     def place(trial: Trial) -> tuple[Any, ...]:
@@ -104,8 +105,13 @@ def trial_table(record: Record, title: str) -> Table:
         history = histories[trial.name]
         values = [value_text(trial.point[key]) if key in trial.point else "" for key in keys]
         seed = [str(trial.seed)] if seeds else []
-        table.add_row(trial.name, *values, *seed, trial.state, *_progress(trial, history))
+        table.add_row(trial.name, *map(_cut, values), *seed, trial.state, *_progress(trial, history))
     return table
+
+
+def _cut(text: str) -> Text:
+    """One line that ends in an ellipsis where the terminal is too narrow."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _ending(key: str, keys: Sequence[str]) -> str:

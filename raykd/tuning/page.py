@@ -76,8 +76,10 @@ def render(findings: Findings, command: str, sweep_yaml: str = "") -> str:
 def best_yaml(entry: Entry) -> str:
     """The config of a run, ready to be run alone."""
     tree: dict[str, Any] = yaml.safe_load(RunFolder(entry.run).read_text("config.yaml"))
-    tree["tracking"] = {key: value for key, value in tree.get("tracking", {}).items() if key != "parent_run"}
-    tree["cluster"] = {key: value for key, value in tree.get("cluster", {}).items() if key != "share"}
+    is_trial = tree.get("cluster", {}).get("share") is not None
+    set_for_it = {"parent_run", "share", *(("log_model", "system_metrics") if is_trial else ())}
+    for section in ("tracking", "cluster"):
+        tree[section] = {key: value for key, value in tree.get(section, {}).items() if key not in set_for_it}
     tree["output_dir"] = "runs"
     return to_yaml(tree)
 

@@ -18,6 +18,7 @@ from raykd.config.load import config_from, read_yaml, set_key
 from raykd.config.mistakes import got
 from raykd.config.tune import Dimension, SweepConfig
 from raykd.errors import UserError
+from raykd.parts.targets.cached import CachedTarget, unanswerable, unkept
 
 Coded = dict[str, Any]
 Point = dict[str, Any]
@@ -138,17 +139,33 @@ class Space:
 
         Raises:
             UserError: a key that is unknown, a value that is impossible, alone or beside others, or a condition that never
-                holds.
+                holds, or an objective that the teacher's kept answers would not serve.
         """
         rng = np.random.default_rng(self.sweep.sampler_seed)
         tried = [coded for key in self._order for coded in self._around(key, rng)]
         if self.sweep.sampler in {"grid", "random"}:
             tried += self.points()
         unique = [coded for number, coded in enumerate(tried) if coded not in tried[:number]]
-        return [self.config(self.decoded(coded), "trial", self.sweep.seeds[0]) for coded in unique]
+        configs = [self.config(self.decoded(coded), "trial", self.sweep.seeds[0]) for coded in unique]
+        for config in configs:
+            self._require_answers(config)
+        return configs
+
+    def _require_answers(self, config: Config) -> None:
+        """What the sweep keeps of the teacher's answers must serve every trial: it is found out hours later otherwise."""
+        if not isinstance(config.teacher, CachedTarget) or config.teacher.path is not None:
+            return
+        if wrong := list(unanswerable(config.method)):
+            raise UserError(f"{self.path}: teacher: {wrong[0]}; give the teacher without `kind: cached`")
+        temperatures = config.cache.temperatures
+        if self.sweep.cache != "encoder" and (wrong := list(unkept(config.method, temperatures))):
+            raise UserError(
+                f"{self.path}: cache: {wrong[0]}; give `cache: encoder`, which serves any objective, or all temperatures as "
+                "cache.temperatures of the base config"
+            )
 
     def _around(self, key: str, rng: np.random.Generator) -> Iterator[Coded]:
-        """Points with each extreme value of a key."""
+        """Points with each listed or extreme value of a key."""
         for value in _extremes(self.sweep.search[key]):
             draws = (self.drawn(rng, {key: value}) for _ in range(_DRAWS))
             found = list(itertools.islice((coded for coded in draws if key in coded), _TRIED))
@@ -226,8 +243,11 @@ def _all_values(dimension: Dimension) -> list[Any]:
 
 
 def _extremes(dimension: Dimension) -> list[Any]:
+    """Of a range its ends, and a number between them: some things are possible at whole numbers alone."""
     if dimension.choice is not None:
         return list(range(len(dimension.choice)))
-    bounds = dimension.int or dimension.uniform or dimension.loguniform
+    if dimension.int is not None:
+        return list(dimension.int)
+    bounds = dimension.uniform or dimension.loguniform
     assert bounds is not None
-    return list(bounds)
+    return [*bounds, short(sum(bounds) / 2)]

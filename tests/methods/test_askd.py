@@ -164,8 +164,9 @@ def test_trust_in_recent_batches_follows_their_mean() -> None:
 
 
 def test_trust_in_batches_wants_what_it_follows() -> None:
-    live = TrustedKl(trust="batches").build(None)  # type: ignore[arg-type]
+    live = TrustedKl(trust="batches", name="trusted_kl").build(None)  # type: ignore[arg-type]
     assert isinstance(live, RecentLead)
+    live.after_update(NOW, {"ce": 1.0})  # neither counts yet
     with pytest.raises(UserError, match=r"follows a term \{kind: teacher_lead, name: teacher_lead\}"):
         live.after_update(NOW, {"trusted_kl": 1.0})
 

@@ -208,6 +208,7 @@ def test_a_cached_teacher_trains_without_being_loaded(folder: Path, teacher: Pat
     section = f"teacher={{kind: cached, model: {teacher}, dtype: float32}}"
     run_here("distill", folder / "config.yaml", "name=cached", section, folder=folder)
     (run,) = (folder / "runs").glob("cached*")
+    assert json.loads((run / "metrics.json").read_text())["train"]["teacher_passes"] == 0
     assert len(read_history(str(run / "history.jsonl")).train) == STEPS
 
 

@@ -15,8 +15,9 @@ import soundfile
 
 from raykd.config.data import DataConfig
 from raykd.data.audio import AudioError, read_samples
-from raykd.data.sources import all_parts, read_part, read_source, read_sources
-from raykd.data.utterances import SCHEMA
+from raykd.data.sources import all_parts
+from raykd.data.sources.dataset import dataset_of
+from raykd.data.utterances import SCHEMA, tables
 
 ROWS = 700
 
@@ -70,21 +71,23 @@ def durations(batch: pa.Table) -> pa.Table:
 
 @pytest.mark.usefixtures("ray_local")
 def test_ray_yields_the_rows_of_all_sources_in_order(config: DataConfig) -> None:
-    plain = [row for part in all_parts(config) for table in read_part(part) for row in table.to_pylist()]
-    dataset = read_sources(config)
+    plain = [row for part in all_parts(config) for table in tables(part.rows()) for row in table.to_pylist()]
+    dataset = dataset_of(all_parts(config))
     schema = dataset.schema()
     assert schema is not None
     assert schema.base_schema == SCHEMA
-    tables = blocks_in_order(dataset)
-    assert all(table.schema == SCHEMA for table in tables)
-    assert [row for table in tables for row in table.to_pylist()] == plain
+    blocks = blocks_in_order(dataset)
+    assert all(block.schema == SCHEMA for block in blocks)
+    assert [row for block in blocks for row in block.to_pylist()] == plain
     assert len(plain) == ROWS + 3 + 3
     assert [row["id"] for row in plain if row["problem"]] == ["m.jsonl:301", "2:m.parquet:2", "3:t/2"]
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_audio_is_read_inside_the_tasks_and_their_number_follows_the_parts(config: DataConfig) -> None:
-    blocks = blocks_in_order(read_sources(config).map_batches(durations, batch_size=64, batch_format="pyarrow", num_cpus=1))
+    blocks = blocks_in_order(
+        dataset_of(all_parts(config)).map_batches(durations, batch_size=64, batch_format="pyarrow", num_cpus=1)
+    )
     rows = [row for block in blocks for row in block.to_pylist()]
     assert len(blocks) >= 3
     assert [row["samples"] for row in rows[:2]] == [1_600, 1_600]
@@ -100,5 +103,5 @@ def test_audio_is_read_inside_the_tasks_and_their_number_follows_the_parts(confi
 
 @pytest.mark.usefixtures("ray_local")
 def test_one_source_alone_has_no_prefix(config: DataConfig) -> None:
-    (block,) = blocks_in_order(read_source(config.source[1], config))
+    (block,) = blocks_in_order(dataset_of(all_parts(config.model_copy(update={"source": config.source[1:2]}))))
     assert block.column("id").to_pylist() == ["m.parquet:0", "m.parquet:1", "m.parquet:2"]

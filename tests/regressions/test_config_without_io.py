@@ -101,7 +101,14 @@ def test_a_bucket_has_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (path, other) == ("one-client/a/b c", "one-client/d")
     assert storage.filesystem_of(f"s3://one-client{query}") == (one, "one-client")
     assert storage.filesystem_of(f"s3://another-client/a{query}")[0] is not one
-    for uri in ("fsspec+memory://one-client/a%20b/", "fsspec+memory://one-client", "file:///tmp/a%20b", "file:///"):
+    uris = (
+        "fsspec+memory://one-client/a%20b/",
+        "fsspec+memory://one-client",
+        "fsspec+file:///tmp/a",
+        "file:///tmp/a%20b",
+        "file:///",
+    )
+    for uri in uris:
         assert storage.filesystem_of(uri)[1] == fs.FileSystem.from_uri(uri)[1]
 
 

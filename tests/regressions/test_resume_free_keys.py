@@ -57,6 +57,15 @@ def test_it_may_change(change: str, tmp_path: Path) -> None:
         assert len(read_history(run.history_path).events) == 1
 
 
+def test_what_the_run_filled_in_is_no_change(tmp_path: Path) -> None:
+    """Its config.yaml names the words of the masked language model's text, and the user's config does not."""
+    quiet = Progress(quiet=True)
+    with opened_run(config(tmp_path, "evaluation.vocabulary=words"), False, 1, quiet):
+        pass
+    with opened_run(config(tmp_path), True, 1, quiet) as (_, run):
+        assert read_history(run.history_path).events == []
+
+
 @pytest.mark.parametrize("change", ["train.batch_size=2", "train.precision=float32", "teacher.dtype=bfloat16"])
 def test_it_may_not(change: str, tmp_path: Path) -> None:
     quiet = Progress(quiet=True)

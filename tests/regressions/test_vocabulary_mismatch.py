@@ -14,7 +14,9 @@ from raykd.config import Config
 from raykd.config.models import ScratchConfig
 from raykd.errors import UserError
 from raykd.models.demo import demo_processor, new_whisper
+from raykd.models.masked_lm import new_masked_lm, save_masked_lm
 from raykd.models.pairs import check_compatible
+from raykd.models.pruning import prune_tokenizer, prune_whisper, tokens_to_keep
 from raykd.models.whisper import save_whisper
 from raykd.preflight import check_run
 
@@ -63,3 +65,26 @@ def test_a_run_checks_its_teachers_before_it_starts(tmp_path: Path, where: str) 
         check_run(Config.model_validate(tree), resume=False)
     tree["student"]["scratch"]["window_s"] = 1.0
     check_run(Config.model_validate(tree), resume=False)
+
+
+@pytest.mark.slow
+def test_a_student_with_some_of_the_tokens_of_a_masked_language_model_passes(tmp_path: Path) -> None:
+    dims = ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1, window_s=1.0)
+    model, processor = new_whisper(dims, seed=0), demo_processor(dims)
+    mlm = new_masked_lm(model.config.vocab_size, 8, 2, 3, 0)
+    kept = tokens_to_keep(processor.tokenizer, [])
+    prune_whisper(model, kept)
+    processor.tokenizer = prune_tokenizer(processor.tokenizer, kept)
+    save_whisper(model, processor, str(tmp_path / "student"))
+    save_masked_lm(mlm, str(tmp_path / "mlm"))
+    tree = {
+        "data": {"source": "demo", "cache_dir": str(tmp_path / "cache")},
+        "student": {"init": str(tmp_path / "student")},
+        "objective": {"recipe": "mlm_kd", "mlm": str(tmp_path / "mlm")},
+        "train": {"steps": 1},
+        "output_dir": str(tmp_path / "runs"),
+    }
+    check_run(Config.model_validate(tree), resume=False)
+    save_masked_lm(new_masked_lm(100, 8, 2, 3, 0), str(tmp_path / "mlm"))
+    with pytest.raises(UserError, match="has 100 tokens and the student 51865"):
+        check_run(Config.model_validate(tree), resume=False)

@@ -1,6 +1,7 @@
 """The step against a training loop by hand: loss, every term, gradient norm and all parameters after five updates."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,8 +182,10 @@ def assert_same(records: list[Record], job: StudentJob, loop: Plain, expected: d
 
 def check(cases: list[Case], world: int, make_job: MakeJob, mlm_dir: Path, teacher: Path) -> None:
     jobs = [job_of(case, make_job, mlm_dir, teacher, number) for number, case in enumerate(cases)]
-    for case, job, records in zip(cases, jobs, train_in_processes(jobs, world), strict=True):
-        loop, expected = by_hand(job, case[0], mlm_dir, str(teacher))
+    with ThreadPoolExecutor(1) as aside:
+        trained = aside.submit(train_in_processes, jobs, world)
+        loops = [by_hand(job, name, mlm_dir, str(teacher)) for (name, _), job in zip(cases, jobs, strict=True)]
+    for case, job, records, (loop, expected) in zip(cases, jobs, trained.result(), loops, strict=True):
         try:
             assert_same(records, job, loop, expected)
         except AssertionError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from raykd import storage
 from raykd.parts.clock import Clock
 from raykd.parts.timing import OTHER, PARTS
 from raykd.training.loop import Trainer
@@ -84,7 +85,8 @@ def test_a_mix_of_languages_is_what_is_trained_on(make_job: MakeJob) -> None:
     """5 of 22 utterances are Polish; the mix asks for half."""
     more = {"data": {"source": "unused.jsonl", "mix": {"shares": {"cs": 0.5, "pl": 0.5}}}}
     one, two = make_job("one", more=more), make_job("two", more=more)
-    one, two = (replace(job, trained_ids=f"{job.checkpoints}-ids") for job in (one, two))
+    remote = "fsspec+file://" + f"{two.checkpoints}-ids"
+    one, two = replace(one, trained_ids=f"{one.checkpoints}-ids"), replace(two, trained_ids=remote)
     (reference,), (by_two,) = train_in_processes([one], world=1), train_in_processes([two], world=2)
     assert losses(by_two) == pytest.approx(losses(reference), rel=1e-5)
     assert trained(one) == trained(two)
@@ -96,7 +98,8 @@ def test_a_mix_of_languages_is_what_is_trained_on(make_job: MakeJob) -> None:
 
 def trained(job: StudentJob) -> list[str]:
     assert job.trained_ids is not None
-    lines = [line for file in Path(job.trained_ids).iterdir() for line in file.read_text("utf-8").splitlines()]
+    files = [storage.join(job.trained_ids, name) for name in storage.list_dir(job.trained_ids)]
+    lines = [line for file in files for line in storage.read_bytes(file).decode().splitlines()]
     return sorted(name for line in lines for name in json.loads(line)["ids"])
 
 

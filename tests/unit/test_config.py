@@ -1,5 +1,6 @@
 """Configs in, one line for every mistake out."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from raykd.config import Config, dump_yaml, load_config
 from raykd.config.data import CommonVoiceSource, DemoSource, HuggingFaceSource, ManifestSource, WebDatasetSource
+from raykd.config.mistakes import got
 from raykd.config.schedule import ScheduleConfig
 from raykd.config.yaml_text import from_yaml, to_yaml
 from raykd.data.sources.recognise import with_speech_kinds
@@ -66,6 +68,40 @@ def test_an_override_makes_the_section_it_needs(config_file: Path) -> None:
     config = load_config(str(config_file), ["data.spec_augment.time_masks=3", "evaluation.normalizer=basic"])
     assert config.inputs == (SpecAugment(time_masks=3),)
     assert config.evaluation.normalizer == "basic"
+
+
+@pytest.mark.parametrize("levels", [9, 15])
+@pytest.mark.parametrize("key", ["parts", "teacher", "train.steps", "data.test_splits", "objective.recipe", "data.source.kind"])
+@pytest.mark.parametrize("form", ["[{}]", "{{{}}}", "{{<<: [{}]}}"])
+def test_aliases_of_aliases_are_answered_at_once(tmp_path: Path, key: str, levels: int, form: str) -> None:
+    last = "[x]" if form == "[{}]" else "{x: y}"
+    lines = [f"a0: &a0 {last}"]
+    for level in range(1, levels):
+        several = [f"*a{level - 1}"] * 10
+        if form.startswith("{{{"):
+            several = [f"k{number}: {alias}" for number, alias in enumerate(several)]
+        lines.append(f"a{level}: &a{level} {form.format(', '.join(several))}")
+    *above, name = key.split(".")
+    lines += [f"{'  ' * depth}{part}:" for depth, part in enumerate(above)]
+    lines.append(f"{'  ' * len(above)}{name}: *a{levels - 1}")
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    began = time.monotonic()
+    with pytest.raises(UserError, match="aliases within aliases stand for over 1000000 values"):
+        load_config(str(tmp_path / "c.yaml"))
+    assert time.monotonic() - began < 5
+
+
+def test_an_alias_of_itself_is_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"^c: line 1: not valid YAML \(aliases within aliases stand for over"):
+        from_yaml("a: &a [1, *a]", "c")
+
+
+def test_a_long_value_is_cut_while_it_is_written() -> None:
+    value: Any = ["x"]
+    for _ in range(30):
+        value = [value] * 10
+    assert got(value) == ("[" * 31 + '"x"], ["x"], ["x"], ["x"], ["x"]')[:57] + "..."
+    assert got({"a": 1}) == '{"a": 1}'
 
 
 def test_an_override_reaches_one_of_two_aliased_sections(tmp_path: Path) -> None:
@@ -229,6 +265,8 @@ REFUSED = {
     "train.steps=true": "train.steps: must be a number (got true)",
     "train.zero_stage=true": "train.zero_stage: must be a number (got true)",
     "train.betas=[true, 0.9]": "train.betas[0]: must be a number (got true)",
+    "data.source='[z-a].jsonl'": "data.source: [z-a] is no set of characters of a pattern (bad character range z-a); "
+    "correct the path",
     "train.record_ids=perhaps": 'train.record_ids: must be true or false (got "perhaps")',
     "name=12": "name: must be text (got 12); put it in quotes",
     "data.language=false": "data.language: must be text (got false); put it in quotes",

@@ -16,7 +16,7 @@ from raykd.data.audio import decode_audio
 from raykd.data.corpus import Corpus, open_corpus, read_utterances
 from raykd.data.mel import log_mel
 from raykd.data.shards import ShardMaker, text_fits
-from raykd.data.splits import UNUSED_DEV, assign_splits
+from raykd.data.splits import UNUSED_DEV, assign_splits, split_warnings
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 from tests.corpora import clip, make_corpus, row, speech_format, table
@@ -188,6 +188,22 @@ def test_splits_of_the_source_are_kept_and_only_languages_without_are_carved() -
     assert (splits[500:520] == "dev").all()
     assert (splits[520:540] == "test_ood").all()
     assert set(splits[540:]) == {"train", "dev", "test"}
+
+
+def test_nothing_is_cut_into_a_split_that_the_source_has() -> None:
+    _, splits = splits_of({("cs", "train"): 500, ("cs", "test"): 4}, test_splits=["other"])
+    assert sorted(np.flatnonzero(splits == "test")) == list(range(500, 504))
+    assert "test" not in splits_of({("cs", "train"): 500}, test_splits=["test_other"])[1]
+
+
+def test_splits_that_are_for_nothing_and_names_without_rows_are_warned_of() -> None:
+    data = DataConfig(source="unused.jsonl")
+    assert split_warnings({"train": 9, "dev": 1, "test": 1, UNUSED_DEV: 3}, data) == []
+    assert split_warnings({"all": 9}, data) == []
+    (warning,) = split_warnings({"train": 9, "prueba": 4}, data)
+    assert warning.startswith("split prueba (4 utterances) is neither trained nor scored on")
+    (warning,) = split_warnings({"train": 9}, DataConfig(source="unused.jsonl", test_splits=["other"]))
+    assert warning.startswith("data.test_splits names other, which has no utterances; there are train")
 
 
 def test_dev_is_cut_to_its_cap() -> None:

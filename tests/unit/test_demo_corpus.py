@@ -12,7 +12,8 @@ from raykd.config.data import DataConfig, DemoSource
 from raykd.data.demo import demo_corpus_dir, ensure_demo_corpus, write_demo_corpus
 from raykd.data.demo.corpus import Shard, make_utterance, plan_shards, shard_table
 from raykd.data.demo.speech import UNSEEN_VARIANTS, VARIANTS
-from raykd.data.sources import read_part, source_parts
+from raykd.data.sources import source_parts
+from raykd.data.utterances import tables
 from raykd.demo_data import main
 from raykd.errors import UserError
 
@@ -70,8 +71,8 @@ def test_unseen_speech_has_kinds_and_voices_of_its_own(tiny: str) -> None:
 
 def test_sources_read_the_demo_corpus(tiny: str) -> None:
     config = DataConfig(source=(TINY,), cache_dir=str(Path(tiny).parents[1]))
-    tables = [table for part in source_parts(TINY, config) for table in read_part(part)]
-    read = {row["id"]: row for table in tables for row in table.to_pylist()}
+    written = [table for part in source_parts(TINY, config) for table in tables(part.rows())]
+    read = {row["id"]: row for table in written for row in table.to_pylist()}
     assert len(read) == len(rows_of(tiny))
     for row in rows_of(tiny):
         assert {key: read[row["id"]][key] for key in ("audio", "text", "language", "duration_s", "split")} == {

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from raykd.parts.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
+from raykd.parts.distribution import HeadDistribution, LogitsDistribution
 
 N, D, V = 7, 5, 11
 CHUNK = slice(2, 6)
@@ -57,28 +57,5 @@ def test_an_impossible_token_is_finite(logits: torch.Tensor) -> None:
 
 def test_the_callers_logits_stay_as_they_are(logits: torch.Tensor) -> None:
     before_NV = logits.clone()
-    MixtureDistribution([(0.5, LogitsDistribution(logits)), (0.5, LogitsDistribution(logits))]).log_probs(CHUNK, 1.0)
+    LogitsDistribution(logits).log_probs(CHUNK, 1.0)
     assert torch.equal(logits, before_NV)
-
-
-def test_mixture_is_the_weighted_sum_of_its_parts_at_that_temperature(head: HeadDistribution, logits: torch.Tensor) -> None:
-    parts: list[tuple[float, TokenDistribution]] = [(0.3, head), (0.7, LogitsDistribution(logits))]
-    wanted_NV = sum(weight * part.log_probs(CHUNK, 2.0).exp() for weight, part in parts)
-    torch.testing.assert_close(MixtureDistribution(parts).log_probs(CHUNK, 2.0).exp(), wanted_NV)
-
-
-def test_mixture_of_one_is_that_one(head: HeadDistribution, logits: torch.Tensor) -> None:
-    mixture = MixtureDistribution([(1.0, head), (0.0, LogitsDistribution(logits))])
-    assert torch.equal(mixture.log_probs(CHUNK, 1.0), head.log_probs(CHUNK, 1.0))
-
-
-@pytest.mark.parametrize("weights", [(0.5, 0.6), (1.5, -0.5), (0.2,)])
-def test_mixture_weights_must_sum_to_one(head: HeadDistribution, weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="sum to 1"):
-        MixtureDistribution([(weight, head) for weight in weights])
-
-
-def test_parts_of_a_mixture_must_fit(head: HeadDistribution) -> None:
-    mixture = MixtureDistribution([(0.5, head), (0.5, LogitsDistribution(torch.zeros(N, V + 1)))])
-    with pytest.raises(ValueError, match="different tokens or vocabularies"):
-        _ = mixture.shape

@@ -197,6 +197,61 @@ def test_a_quotation_does_not_swallow_the_rows_after_it(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("line", "text", "last"),
+    [
+        (r'"she said \"go\", now",ann', 'she said "go", now', "ann"),
+        (r'"\"go\" she said",ann', '"go" she said', "ann"),
+        (r'"5\", then more",ann', '5", then more', "ann"),
+        (r'"at C:\new \"x\" \\",ann', 'at C:\\new "x" \\', "ann"),
+        (r'"the dir C:\a\",ann', "the dir C:\\a\\", "ann"),
+        ('"said \\"go\nnow\\"",ann', 'said "go\nnow"', "ann"),
+        ('"hello, there",5" disk', "hello, there", '5" disk'),
+        ('"hello, there","5" disk"', "hello, there", '"5" disk"'),
+        ('"over\ntwo, lines",5" disk', "over\ntwo, lines", '5" disk'),
+        ('"said "go" now",ann', '"said "go" now"', "ann"),
+        (' "hello, there" ,ann', "hello, there", "ann"),
+    ],
+)
+@pytest.mark.parametrize("missing", ["", ",", ",,"])
+def test_quotes_of_every_program(tmp_path: Path, line: str, text: str, last: str, missing: str) -> None:
+    """A field is the same one whether the optional last columns are written or left out."""
+    (tmp_path / "m.csv").write_text(f"audio,text,recording,split,notes\na.wav,{line}{missing}\nb.wav,next,bob\n")
+    found = rows(str(tmp_path / "m.csv"))
+    assert {name: (row["text"], row["recording"], row["problem"]) for name, row in found.items()} == {
+        "a.wav": (text, last, None),
+        "b.wav": ("next", "bob", None),
+    }
+
+
+@pytest.mark.parametrize("line", ['"she said "go", now",ann', '"well then,5" disk', '"she said "go", now"'])
+def test_quotes_that_may_hold_a_delimiter_are_not_guessed(tmp_path: Path, line: str) -> None:
+    (tmp_path / "m.csv").write_text(f"audio,text,recording,split,notes\na.wav,{line}\nb.wav,next\n")
+    assert {name: row["problem"] for name, row in rows(str(tmp_path / "m.csv")).items()} == {
+        "m.csv:2": "quotes that do not pair up",
+        "b.wav": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            ['a\t"the first', 'the second"\tann', "b\tother\tbob"],
+            {"a": ("the first\nthe second", "ann"), "b": ("other", "bob")},
+        ),
+        (['a\t"say ""go""', "", '""now"""\tann'], {"a": ('say "go"\n\n"now"', "ann")}),
+        (['a\t"well', 'b\tthen"\tbob'], {"a": ('"well', "."), "b": ('then"', "bob")}),
+        (['a\t"well\tann', "b\tx\ty", 'c\tthen"\tbob'], {"a": ('"well', "ann"), "b": ("x", "y"), "c": ('then"', "bob")}),
+        (['a\t"a\ttab"\tann', 'b\tthen"\tbob'], {"a": ("a\ttab", "ann"), "b": ('then"', "bob")}),
+    ],
+)
+def test_lines_in_a_field_between_tabs(tmp_path: Path, lines: list[str], expected: dict[str, tuple[str, str]]) -> None:
+    (tmp_path / "m.tsv").write_text("\n".join(["path\tsentence\tclient_id", *lines]) + "\n")
+    found = rows(str(tmp_path / "m.tsv"))
+    assert {name: (row["text"], row["recording"]) for name, row in found.items()} == expected
+
+
 def test_a_field_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"audio,text,notes\na.wav,short,{'x' * 300_000}\nb.wav,other,\n")
     assert [row["text"] for row in rows(str(tmp_path / "m.csv")).values()] == ["short", "other"]
@@ -205,9 +260,11 @@ def test_a_field_may_be_long(tmp_path: Path) -> None:
 def test_files_that_need_another_decoder_are_counted(tmp_path: Path) -> None:
     speak(tmp_path / "a.wav")
     (tmp_path / "a.txt").write_text("a")
-    (tmp_path / "b.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
+    others = {f"b{suffix}" for suffix in (".m4a", ".m4b", ".weba", ".mpeg", ".sph", ".aifc", ".snd", ".BWF")}
+    for name in others:
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypM4A ")
     (tmp_path / "b.txt").write_text("b")
-    assert set(rows({"kind": "audio_folder", "path": str(tmp_path)})) == {"a.wav", "b.m4a"}
+    assert set(rows({"kind": "audio_folder", "path": str(tmp_path)})) == {"a.wav", *others}
 
 
 def test_ids_do_not_depend_on_where_the_command_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

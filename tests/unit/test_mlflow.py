@@ -59,7 +59,7 @@ def test_a_run_is_tracked_whole(tmp_path: Path, own_store: str) -> None:
     config = config_with(tmp_path)
     run = make_run(config)
     lines: list[str] = []
-    tracker = MlflowTracker(config, run, tags={"sweep": "none"}, say=lines.append)
+    tracker = MlflowTracker(config, run, say=lines.append)
     for step in (1, 2):
         tracker.record(train_record(step, loss=3.0 / step))
     tracker.record(eval_record(2, 0.5))
@@ -71,7 +71,7 @@ def test_a_run_is_tracked_whole(tmp_path: Path, own_store: str) -> None:
     assert stored.info.run_name == "example"
     assert stored.data.params["train.lr"] == "0.0001"
     assert stored.data.params["data.source.0.kind"] == "demo"
-    assert {"sweep", "raykd.version", "mlflow.user"} <= set(stored.data.tags)
+    assert {"raykd.version", "mlflow.user"} <= set(stored.data.tags)
     assert history_of(stored.info.run_id, "train/loss", own_store) == [(1, 3.0), (2, 1.5)]
     assert {"train/ce", "train/kl", "train/weight/kl", "train/lr", "train/grad_norm", "train/utterances_per_s"} <= set(
         stored.data.metrics

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raykd.parts.distribution import HeadDistribution, LogitsDistribution, MixtureDistribution, TokenDistribution
+from raykd.parts.distribution import HeadDistribution, LogitsDistribution, TokenDistribution
 from raykd.parts.outputs import Outputs
 from raykd.parts.recipes.recipe import named
 from raykd.parts.terms.ce import Ce
@@ -29,7 +29,7 @@ ALL: list[Term] = [
     Ce(weight=0.7, label_smoothing=0.1),
     Kl(weight=1.3, student_temperature=2.0, target_temperature=1.5),
     ReverseKl(weight=0.4, target="self", student_temperature=2.0, scale_by_temperature=False),
-    Js(weight=2.0, target="mixed", student_temperature=0.7, target_temperature=0.7, mix=0.3),
+    Js(weight=2.0, target="self", student_temperature=0.7, target_temperature=0.7, mix=0.3),
 ]
 
 
@@ -47,7 +47,7 @@ class Case:
     def targets(self, dtype: torch.dtype = torch.float64) -> dict[str, TokenDistribution]:
         teacher = HeadDistribution(self.teacher_ND.to(dtype), self.teacher_VD.to(dtype))
         itself = LogitsDistribution(self.self_NV.to(dtype))
-        return {"teacher": teacher, "self": itself, "mixed": MixtureDistribution([(0.25, teacher), (0.75, itself)])}
+        return {"teacher": teacher, "self": itself}
 
     def part(self, tokens: Any) -> "Case":
         names = ("hidden_ND", "labels_N", "teacher_ND", "self_NV")
@@ -151,7 +151,7 @@ def random_term(draw: random.Random) -> Term:
     kind = draw.choice(kinds)
     fields: dict[str, Any] = {
         "weight": draw.uniform(0.1, 3),
-        "target": draw.choice(["teacher", "self", "mixed"]),
+        "target": draw.choice(["teacher", "self"]),
         "student_temperature": draw.choice([1.0, draw.uniform(0.5, 4)]),
         "target_temperature": draw.choice([1.0, draw.uniform(0.5, 4)]),
         "scale_by_temperature": draw.random() < 0.5,

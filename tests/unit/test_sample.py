@@ -54,6 +54,28 @@ def test_one_row_in_a_hundred_may_be_bad_and_is_shown(spoken: Path, tiny_whisper
         look_at_speech(data(path, tmp_path, max_reject_share=0.01), wanted)
 
 
+def test_speech_that_is_to_be_labelled_needs_no_transcripts(spoken: Path, tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    rows = [json.loads(row) for row in spoken.read_text().splitlines()[:20]]
+    path = spoken.parent / "unlabelled.jsonl"
+    path.write_text("".join(json.dumps({"audio": row["audio"], "language": "cs"}) + "\n" for row in rows))
+    wanted = speech_format(str(tiny_whisper_dir))
+    said = "\n".join(look_at_speech(data(path, tmp_path), wanted, needs_text=False))
+    assert "sample   20 rows" in said
+    assert "audio from audio" in said
+    with pytest.raises(UserError, match="no transcript column"):
+        look_at_speech(data(path, tmp_path), wanted)
+
+
+def test_rows_that_sound_the_same_are_told(spoken: Path, tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    row = json.loads(spoken.read_text().splitlines()[0])
+    path = spoken.parent / "train_again.jsonl"
+    rows = [row, {**row, "id": "again"}, {**row, "id": "other", "text": "dva tři čtyři"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = look_at_speech(data(path, tmp_path, dev_share=0), speech_format(str(tiny_whisper_dir)))
+    warned = [line for line in said if line.startswith("  WARNING  1 of 3 utterances of train sound exactly like another one")]
+    assert len(warned) == 2, said
+
+
 def test_a_text_is_sampled(tiny_whisper_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {number} of a text that is long enough\n" for number in range(20_000)))

@@ -1,5 +1,6 @@
 """The best checkpoint by dev WER is kept, whatever is deleted around it."""
 
+import threading
 from pathlib import Path
 
 import torch
@@ -83,6 +84,27 @@ def test_a_checkpoint_that_waits_for_its_score_is_not_deleted(tmp_path: Path) ->
         selection.written(step, evaluate=True)
     selection.best()
     assert seen == [True] * 5
+
+
+def test_closed_it_scores_nothing_that_waits(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    evaluated = []
+
+    def evaluate(path: str) -> dict[str, float]:
+        begun.set()
+        go_on.wait(10)
+        evaluated.append(ckpt.step_of(path))
+        return {"wer": 0.4}
+
+    selection = CheckpointSelection(str(tmp_path), keep=4, evaluate=evaluate, on_score=lambda *_: None, known_scores={})
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+        selection.written(step, evaluate=True)
+    begun.wait(10)
+    selection.close(wait=False)
+    go_on.set()
+    selection.close(wait=True)
+    assert evaluated == [1]
 
 
 def test_what_a_killed_driver_left_unscored_is_scored_and_damaged_ones_are_left_alone(tmp_path: Path) -> None:

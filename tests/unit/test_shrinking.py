@@ -158,6 +158,7 @@ def test_the_task_moves_no_row_that_is_reset() -> None:
     ("student", "told"),
     [
         ({}, "student.decoder_ffn: give the size that something has at the end"),
+        ({"decoder_ffn": 1.0}, "student.decoder_ffn"),  # neither one channel nor a share that leaves something aside
         ({"heads": 2}, "student.heads: changes the encoder, which has to train: set freeze_encoder: false"),
         (
             {"decoder_ffn": 8, "compactors": True, "gradient_checkpointing": True},

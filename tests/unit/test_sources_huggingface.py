@@ -13,8 +13,9 @@ import soundfile
 from datasets import Audio, ClassLabel, Features, Value
 
 from raykd.config.data import DataConfig
-from raykd.data.audio import decode_audio, open_audio
-from raykd.data.sources import all_parts, read_part
+from raykd.data.audio import read_samples
+from raykd.data.sources import all_parts
+from raykd.data.utterances import tables
 from raykd.errors import UserError
 
 FLEURS = Features(
@@ -60,7 +61,7 @@ def fleurs() -> datasets.Dataset:
 
 def read(source: Any, language: str | None = None) -> list[dict[str, Any]]:
     config = DataConfig.model_validate({"source": source, "language": language})
-    return [row for part in all_parts(config) for table in read_part(part) for row in table.to_pylist()]
+    return [row for part in all_parts(config) for table in tables(part.rows()) for row in table.to_pylist()]
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_dataset_repository(repository: Path) -> None:
     ]
     assert len({row["id"] for row in rows}) == 9
     assert {row["language"] for row in rows} == {"cs"}
-    assert all(len(decode_audio(open_audio(row))) == 3_200 for row in rows)
+    assert all(len(read_samples(row)) == 3_200 for row in rows)
 
 
 def test_the_text_column_can_be_chosen(repository: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_saved_dataset_dict_is_recognised(tmp_path: Path) -> None:
         ("validation/data-00000-of-00001.arrow:1", "dev", "jedna"),
         ("validation/data-00000-of-00001.arrow:2", "dev", "Dvě."),
     ]
-    assert all(len(decode_audio(open_audio(row))) == 3_200 for row in rows)
+    assert all(len(read_samples(row)) == 3_200 for row in rows)
 
 
 def test_a_single_saved_dataset_with_numbered_languages(tmp_path: Path) -> None:
@@ -129,6 +130,17 @@ def test_a_single_saved_dataset_with_numbered_languages(tmp_path: Path) -> None:
     assert read(str(tmp_path / "saved"))[-1]["problem"] == "unreadable rest of an Arrow file"
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_saved_datasets_from_folders_of_different_splits(tmp_path: Path, cut: bool) -> None:
+    """Pieces of one that was loaded as `train` still say so."""
+    for name in ("train", "test"):
+        saved = fleurs()
+        saved._split = datasets.Split.TRAIN if cut else None
+        saved.save_to_disk(tmp_path / name)
+    both = [{"kind": "huggingface", "path": str(tmp_path / name)} for name in ("train", "test")]
+    assert [row["split"] for row in read(both)] == ["train"] * 3 + ["test"] * 3
+
+
 def test_a_repository_of_another_format_is_streamed(tmp_path: Path) -> None:
     (tmp_path / "data/train").mkdir(parents=True)
     for number in range(2):
@@ -141,7 +153,7 @@ def test_a_repository_of_another_format_is_streamed(tmp_path: Path) -> None:
         ("data/train/0.wav", "text 0", "train"),
         ("data/train/1.wav", "text 1", "train"),
     ]
-    assert all(len(decode_audio(open_audio(row))) == 3_200 for row in rows)
+    assert all(len(read_samples(row)) == 3_200 for row in rows)
 
 
 def test_datasets_that_cannot_be_opened(repository: Path) -> None:

@@ -36,6 +36,21 @@ def test_webdataset_members_with_one_stem_are_an_utterance(tmp_path: Path) -> No
     }
 
 
+def test_webdataset_folders_in_a_tar_tell_the_split(tmp_path: Path) -> None:
+    members = {f"corpus/{split}/a.{kind}": b"x" for split in ("train", "test-clean", "other") for kind in ("wav", "txt")}
+    for name in ("corpus.tar", "train.tar"):
+        write_tar(tmp_path / name, members)
+    found = {row["id"]: (row["split"], row["problem"]) for row in read(str(tmp_path), language="cs")}
+    assert found == {
+        "corpus/corpus/train/a": ("train", None),
+        "corpus/corpus/test-clean/a": ("test", None),
+        "corpus/corpus/other/a": (None, None),
+        "train/corpus/train/a": ("train", None),
+        "train/corpus/test-clean/a": (None, "unclear split"),
+        "train/corpus/other/a": ("train", None),
+    }
+
+
 def test_webdataset_bad_members(tmp_path: Path) -> None:
     members = {
         "0.flac": b"",

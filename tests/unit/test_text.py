@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import WhisperTokenizer
 
-from raykd.data.text import LabelEncoder
+from raykd.data.text import LabelEncoder, clean
 from raykd.errors import UserError
 
 SOT, CS, TRANSCRIBE, NO_TIMESTAMPS, EOT = 50258, 50283, 50359, 50363, 50257
@@ -103,3 +103,19 @@ def test_missing_tokenizer_is_one_line_that_names_the_folder(tmp_path: Path) -> 
     with pytest.raises(UserError, match="nowhere") as caught:
         LabelEncoder(str(tmp_path / "nowhere")).encode("ahoj", "cs")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\ufeffhello\tthere\r\n", "hello there"),
+        ("hel\u00adlo \u202bworld\u202c\u200f", "hello world"),
+        ("zero\u200bwi\u2060dth\x07\x1b", "zerowidth"),
+        ("cafe\u200b\u0301", "caf\xe9"),
+        ("line\x85line\x1cline\u2028line", "line line line line"),
+        ("می\u200cروم ക്\u200d", "می\u200cروم ക്\u200d"),
+        (None, ""),
+    ],
+)
+def test_characters_that_nobody_sees_are_no_text(text: str | None, expected: str) -> None:
+    assert clean(text) == expected

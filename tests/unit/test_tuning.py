@@ -153,6 +153,10 @@ def test_a_wrong_sweep_is_refused_with_the_key(fields: dict[str, Any], told: str
             "the conditions of train.lr and train.warmup_steps wait for each other",
         ),
         ({"objective.recipe.kd": [1]}, 'objective.recipe is "kd", not a section'),
+        (
+            {"teacher.kind": ["cached"], "objective.temperature": {"uniform": [1.0, 2.0]}},
+            "and the cache at 1, 2; give `cache: encoder`, which serves any objective",
+        ),
     ],
 )
 def test_a_wrong_space_is_refused_before_anything_starts(search: dict[str, Any], told: str) -> None:

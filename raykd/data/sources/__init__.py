@@ -6,9 +6,7 @@ A row that cannot be used is passed on with its `problem`; only a source that ca
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import Any
 
 from raykd.config.data import (
     AudioFolderSource,
@@ -26,36 +24,14 @@ from raykd.data.files import child, read_error
 from raykd.data.languages import configured_language
 from raykd.data.sources.audio_folder import audio_folder_parts
 from raykd.data.sources.common_voice import common_voice_parts
-from raykd.data.sources.huggingface import huggingface_parts
+from raykd.data.sources.huggingface import huggingface_parts, without_default_split
 from raykd.data.sources.kaldi import kaldi_parts
 from raykd.data.sources.manifest import manifest_parts
 from raykd.data.sources.part import Part
 from raykd.data.sources.recognise import with_speech_kinds
 from raykd.data.sources.webdataset import webdataset_parts
-from raykd.data.utterances import OWN_SPLITS, UNCLEAR_SPLIT, split_name, tables
+from raykd.data.split_names import OWN_SPLITS, UNCLEAR_SPLIT, split_name, splits_beside
 from raykd.errors import UserError
-
-if TYPE_CHECKING:
-    from ray.data import Dataset
-
-
-def read_sources(config: DataConfig) -> "Dataset":
-    """The utterances of all sources, in their order (kept when Ray Data's `preserve_order` is set), with `SCHEMA`.
-
-    Raises:
-        UserError: a source cannot be used: not there, unreadable, empty, or without the columns it needs.
-    """
-    from raykd.data.sources.dataset import dataset_of
-
-    return dataset_of(all_parts(config))
-
-
-def read_source(source: Source, config: DataConfig) -> "Dataset":
-    """The utterances of one source, as `read_sources` reads a config with that one alone."""
-    from raykd.data.sources.dataset import dataset_of
-
-    (known,) = with_speech_kinds(config.model_copy(update={"source": (source,)})).source
-    return dataset_of(source_parts(known, config))
 
 
 def all_parts(config: DataConfig, needs_text: bool = True) -> list[Part]:
@@ -65,43 +41,47 @@ def all_parts(config: DataConfig, needs_text: bool = True) -> list[Part]:
     """
     config = with_speech_kinds(config)
     prefixes = ["", *(f"{number}:" for number in range(2, len(config.source) + 1))]
+    beside = splits_beside([None if isinstance(source, DemoSource | LabelsSource) else source.path for source in config.source])
     return [
         part
-        for source, prefix in zip(config.source, prefixes, strict=True)
-        for part in source_parts(source, config, prefix, needs_text)
+        for source, prefix, split in zip(config.source, prefixes, beside, strict=True)
+        for part in source_parts(source, config, prefix, needs_text, split)
     ]
 
 
-def source_parts(source: Source, config: DataConfig, prefix: str = "", needs_text: bool = True) -> list[Part]:
-    """The parts of a source whose kind is known. Rows without a language have the source's, else that of `data.language`.
+def source_parts(
+    source: Source, config: DataConfig, prefix: str = "", needs_text: bool = True, split: str | None = None
+) -> list[Part]:
+    """The parts of a source whose kind is known. Rows without a language have the source's, else that of `data.language`;
+    rows whose split nothing else tells have `split`.
 
     Raises:
         UserError: the source cannot be used.
     """
     try:
-        return [NamedSplits(part, (*OWN_SPLITS, *config.test_splits)) for part in _parts(source, config, prefix, needs_text)]
+        parts = _parts(source, config, prefix, needs_text)
     except OSError as error:  # a bucket that does not answer, a file that went away
         raise read_error("data.source" if isinstance(source, DemoSource) else source.path, error) from None
+    if isinstance(source, HuggingFaceSource) and split is not None:
+        parts = without_default_split(parts)
+    return [NamedSplits(part, (*OWN_SPLITS, *config.test_splits), split) for part in parts]
 
 
 @dataclass(frozen=True)
 class NamedSplits:
-    """The rows of a part with our names of their splits; those of `own` keep theirs."""
+    """The rows of a part with our names of their splits; those of `own` keep theirs. `other`: of rows that have none."""
 
     part: Part
     own: tuple[str, ...]
+    other: str | None = None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """See `Part`."""
         for row in self.part.rows():
-            named = split_name(row["split"], self.own) if row["split"] else None
-            unclear = row["split"] is not None and named is None
+            split = row["split"] or self.other
+            named = split_name(split, self.own) if split else None
+            unclear = split is not None and named is None
             yield {**row, "split": named, "problem": row["problem"] or (UNCLEAR_SPLIT if unclear else None)}
-
-
-def read_part(part: Part) -> Iterator[pa.Table]:
-    """A part as Arrow tables of `SCHEMA`, without Ray."""
-    return tables(part.rows())
 
 
 def _parts(source: Source, config: DataConfig, prefix: str, needs_text: bool) -> list[Part]:

@@ -2,23 +2,40 @@
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from raykd.data.files import SourceFile, connect, list_files, read_lines, relative_to
 from raykd.data.sources.manifest import MANIFEST_SUFFIXES, parts_of_files
 from raykd.data.sources.part import PART_ROWS, Part
-from raykd.data.utterances import NOT_UTF8, Origin, split_of_folder, utterance
+from raykd.data.split_names import split_of_folders
+from raykd.data.times import PartError
+from raykd.data.utterances import NOT_UTF8, Origin, utterance
 from raykd.errors import UserError
 
-READ_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".oga", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
+READ_SUFFIXES = (
+    *(".wav", ".bwf", ".w64", ".rf64"),
+    *(".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc"),
+)
 """That libsndfile reads."""
-OTHER_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac", ".wma", ".amr", ".mka", ".mkv", ".mov", ".3gp", ".mp2", ".ac3", ".mpga")
+OTHER_SUFFIXES = (
+    *(".m4a", ".m4b", ".m4r", ".m4v", ".mp4", ".mov", ".3gp", ".3g2"),
+    *(".webm", ".weba", ".mka", ".mkv", ".avi", ".flv", ".mpeg", ".mpg"),
+    *(".aac", ".ac3", ".eac3", ".amr", ".ape", ".mp2", ".mpga", ".spx", ".wma", ".wv"),
+)
 """That PyAV reads where it is installed; they are listed in any case, so that nothing is left out without a word."""
 AUDIO_SUFFIXES = (*READ_SUFFIXES, *OTHER_SUFFIXES)
 _LISTS = re.compile(r"(.*\.trans|transcripts?)\.txt")
 """Transcripts of many files, a line each: `84-121123.trans.txt` of LibriSpeech, `transcripts.txt` of its multilingual kin."""
+_TIMED = re.compile(r"(\d+(?:\.\d+)?)([ \t]+)(\d+(?:\.\d+)?)([ \t]+)(\S.*)")
+TIMED = "a transcript with times of parts; write a manifest with start and end"
+_TIMIT_HZ = 16_000
+_ALIKE = 0.5
+"""How much of a text its two spellings share."""
+_COMPARED = 100
 
 
 @dataclass(frozen=True)
@@ -31,14 +48,14 @@ class FilesPart:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Utterance rows, with the transcripts read."""
         for file, transcript, listed in self.pairs:
-            text, problem = (listed, None) if transcript is None else _read_text(transcript)
-            fields = {"audio": file.path, "text": text, "split": split_of_folder(file.name)}
+            said, problem = ({"text": listed}, None) if transcript is None else _read_text(transcript)
+            fields = {"audio": file.path, "split": split_of_folders(file.name), **said}
             yield utterance(fields, file.name, self.origin, problem)
 
 
 @dataclass(frozen=True)
 class SplitByFolder:
-    """Rows of another part; those without a split have that of the first folder on the way to their audio."""
+    """Rows of another part; those without a split have that of the folders on the way to their audio."""
 
     part: Part
     root: str
@@ -46,14 +63,16 @@ class SplitByFolder:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Utterance rows."""
         for row in self.part.rows():
-            yield {**row, "split": row["split"] or split_of_folder(relative_to(self.root, row["path"] or ""))}
+            name = relative_to(self.root, row["path"] or "")
+            inside = name != row["path"]
+            yield {**row, "split": row["split"] or (split_of_folders(name) if inside else None)}
 
 
 def audio_folder_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """Parts of an audio folder; ids are the names of the files relative to it.
 
     Where a folder has a metadata file, that file says which clips below the folder are used; elsewhere all are, and a clip
-    without transcript is a row with that problem. The split is the first sub-folder if that is named as a split.
+    without transcript is a row with that problem. The split is that which a sub-folder is named as.
 
     Raises:
         UserError: no such folder, or no audio in it.
@@ -93,11 +112,55 @@ def _listed_texts(file: SourceFile) -> dict[str, str] | None:
         rows = [line.split("|") for line in lines if line]
         if not rows or not all(2 <= len(row) <= 3 for row in rows) or "file_name" in rows[0]:
             return None
-        return {row[0].strip(): row[-1].strip() or row[1].strip() for row in rows}
+        column = _said(file.path, rows)
+        return {row[0].strip(): row[min(column, len(row) - 1)].strip() or row[1].strip() for row in rows}
     if not _LISTS.fullmatch(base):
         return None
     rows = [re.split(r"\s", line.strip(), maxsplit=1) for line in read_lines(file.path) if line.strip()]
     return {row[0]: row[1].strip() for row in rows if len(row) == 2}
+
+
+def _said(path: str, rows: Sequence[Sequence[str]]) -> int:
+    """Which column of such a list is the transcript: the third where it is the second in other words, else the one of them
+    that has sentences; the other is the speaker's name or the like.
+
+    Raises:
+        UserError: it may be either.
+    """
+    pairs = [(row[1].strip(), row[2].strip()) for row in rows if len(row) == 3 and row[2].strip()][:_COMPARED]
+    if not pairs:
+        return 1
+    alike = sum(SequenceMatcher(None, *pair, autojunk=False).ratio() for pair in pairs)
+    if alike >= _ALIKE * len(pairs):
+        return 2
+    second, third = (sum(len(pair[side].split()) for pair in pairs) / len(pairs) for side in (0, 1))
+    if max(second, third) < 2 * min(second, third):
+        raise UserError(
+            f"{path}: its second and third columns are different texts; keep the transcript alone (ID|TEXT), or write a first "
+            "line with names, such as file_name,text"
+        )
+    return 1 if second > third else 2
+
+
+def _untimed(text: str) -> dict[str, Any]:
+    """A transcript without the times that its only line begins with, from 0 on in seconds (Audacity) or samples (TIMIT), and
+    the length that they tell; nothing where it has none.
+
+    Raises:
+        PartError: the times are of parts of the recording.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [_TIMED.fullmatch(line) for line in lines]
+    timed = [(float(one[1]), float(one[3]), one) for one in found if one is not None]
+    if not timed or len(timed) < len(lines) or any(end <= begin for begin, end, _ in timed):
+        return {}
+    begin, end, line = timed[0]
+    in_seconds = "." in line[1] and "." in line[3]
+    if len(timed) == 1 and not (in_seconds or "\t" in (line[2], line[4]) or (begin == 0 and end >= _TIMIT_HZ // 10)):
+        return {}  # "2 3 go"
+    if len(timed) > 1 or begin > 0:
+        raise PartError(TIMED)
+    return {"text": " ".join(line[5].split()), "duration": end if in_seconds else end / _TIMIT_HZ}
 
 
 def _text_in(listing: Mapping[str, Mapping[str, str]], name: str) -> str | None:
@@ -117,13 +180,16 @@ def _folders(name: str) -> set[str]:
     return {"/".join(parts[:depth]) for depth in range(len(parts) + 1)}
 
 
-def _read_text(path: str) -> tuple[str | None, str | None]:
-    """The transcript in a file, its lines joined, or the problem with it."""
+def _read_text(path: str) -> tuple[dict[str, Any], str | None]:
+    """The transcript in a file, its lines joined, with what else it tells, or the problem with it."""
     filesystem, inner = connect(path)
     try:
         with filesystem.open_input_stream(inner) as stream:
-            return " ".join(stream.read().decode("utf-8-sig").split()), None
+            text = stream.read().decode("utf-8-sig")
+        return {"text": " ".join(text.split()), **_untimed(text)}, None
     except OSError:
-        return None, "unreadable transcript file"
+        return {}, "unreadable transcript file"
     except UnicodeDecodeError:
-        return None, NOT_UTF8
+        return {}, NOT_UTF8
+    except PartError as error:
+        return {}, str(error)

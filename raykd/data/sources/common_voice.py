@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from raykd.data.columns import LANGUAGE_COLUMNS
 from raykd.data.files import SourceFile, child, list_files, read_error
 from raykd.data.sources.part import Part
 from raykd.data.sources.text_manifest import text_parts
-from raykd.data.utterances import LANGUAGE_COLUMNS, Origin
+from raykd.data.utterances import Origin
 from raykd.errors import UserError
 from raykd.storage import exists, read_bytes
 

@@ -7,18 +7,19 @@ column: in FLEURS, for one, the recordings of a sentence by several speakers sha
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from raykd.config.data import HuggingFaceSource
+from raykd.data.columns import TEXT_COLUMNS
 from raykd.data.files import SourceFile, child, connect, list_files, read_error, relative_to
-from raykd.data.sources.parquet_manifest import language_names, parquet_parts
+from raykd.data.sources.parquet_manifest import ParquetPart, language_names, parquet_parts, rows_of
 from raykd.data.sources.part import Part
 from raykd.data.sources.text_manifest import require_columns
-from raykd.data.utterances import TEXT_COLUMNS, Origin, utterance
+from raykd.data.utterances import Origin, utterance
 from raykd.errors import UserError
 from raykd.storage import exists, is_remote, read_bytes
 
@@ -52,7 +53,7 @@ class ArrowPart:
             columns = self.origin.known(reader.schema.names)
             for batch in reader:
                 for start in range(0, len(batch), _READ_ROWS):
-                    yield from batch.select(columns).slice(start, _READ_ROWS).to_pylist()
+                    yield from rows_of(batch.select(columns).slice(start, _READ_ROWS))
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class StreamPart:
         """Utterance rows."""
         number = 0
         for table in self.dataset.with_format("arrow").iter(_READ_ROWS):
-            for fields in table.select(self.origin.known(table.column_names)).to_pylist():
-                yield utterance(fields, f"{self.name}:{number}", self.origin)
-                number += 1
+            for batch in table.select(self.origin.known(table.column_names)).to_batches():
+                for fields in rows_of(batch):
+                    yield utterance(fields, f"{self.name}:{number}", self.origin)
+                    number += 1
 
 
 def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
@@ -95,6 +97,16 @@ def huggingface_parts(source: HuggingFaceSource, prefix: str, language: str | No
     if is_remote(source.path):
         raise UserError(f"data.source: {source.path} holds no save_to_disk dataset; give its Parquet files as kind manifest")
     return _builder_parts(_builder(source), origin)
+
+
+def without_default_split(parts: Sequence[Part]) -> list[Part]:
+    """Parts of a dataset without the split `train` where that is their only one: `datasets` calls rows so of which it does not
+    know better, and every piece of what `train_test_split` cut.
+    """
+    known = [part for part in parts if isinstance(part, ArrowPart | ParquetPart | StreamPart)]
+    if {part.origin.split for part in known} != {"train"}:
+        return list(parts)
+    return [replace(part, origin=replace(part.origin, split=None)) for part in known]
 
 
 def _saved_parts(path: str, origin: Origin) -> list[Part]:
@@ -166,8 +178,9 @@ def _stream_parts(dataset: "IterableDataset", split: str, origin: Origin) -> lis
         names = list(dataset.features)
         require_columns(f"data.source {origin.root}, split {split}", names, origin)
         origin = replace(origin, language_names=language_names(dataset.features.arrow_schema, origin))
-        if isinstance(dataset.features[origin.audio_columns[0]], Audio):
-            dataset = dataset.cast_column(origin.audio_columns[0], Audio(decode=False))
+        for name in names:
+            if isinstance(dataset.features[name], Audio):
+                dataset = dataset.cast_column(name, Audio(decode=False))
     n_shards = dataset.num_shards
     own = replace(origin, split=split)
     return [StreamPart(dataset.shard(n_shards, index), f"{split}/{index:05d}", own) for index in range(n_shards)]

@@ -1,18 +1,21 @@
 """Kaldi's data folders: `wav.scp` (recording, file), `text` (utterance, words), and where there are any `segments` (utterance,
 recording, start, end) and `utt2spk` (utterance, speaker)."""
 
-import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from raykd.data.files import SourceFile, child, list_files, read_lines
 from raykd.data.sources.part import PART_ROWS, Part
-from raykd.data.utterances import Origin, split_of_file, utterance
+from raykd.data.split_names import split_of_folders
+from raykd.data.utterances import Origin, utterance
 from raykd.errors import UserError
 from raykd.storage import exists
 
 _COMMAND = "a command in wav.scp, not a file"
+_COPIED = re.compile(r"(^|/)split\d+(utt)?/\d+/")
+"""Pieces of a data folder that Kaldi puts into it (`split_data.sh`)."""
 _FOLDERS_UP = 4
 """Folders above a data folder that its paths may start from: Kaldi's start from the recipe's."""
 
@@ -37,7 +40,8 @@ def kaldi_parts(path: str, prefix: str, language: str | None, needs_text: bool =
         UserError: no `wav.scp`, or a file that cannot be read.
     """
     parts: list[Part] = []
-    for file in list_files(path, ("wav.scp",), "wav.scp"):
+    files = list_files(path, ("wav.scp",), "wav.scp")
+    for file in [file for file in files if not _COPIED.search(file.name)] or files:
         parts += _folder_parts(file, prefix, language, needs_text)
     return parts
 
@@ -60,11 +64,12 @@ def _folder_parts(scp: SourceFile, prefix: str, language: str | None, needs_text
             fields["problem"] = _COMMAND
         elif entry:
             fields["audio"] = child(base, entry)
-        if len(span) >= 2:
+        if len(span) >= 2 and span[1] == "-1":  # to the end
+            fields["start"] = span[0]
+        elif len(span) >= 2:
             fields |= {"start": span[0], "end": span[1]}
         rows.append(fields)
-    split = split_of_file(posixpath.dirname(scp.name) or posixpath.basename(scp.root))
-    origin = Origin(scp.root, base, prefix, language, split, needs_text=needs_text)
+    origin = Origin(scp.root, base, prefix, language, split_of_folders(scp.name), needs_text=needs_text)
     return [KaldiPart(tuple(rows[begin : begin + PART_ROWS]), origin) for begin in range(0, len(rows), PART_ROWS)]
 
 

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from raykd.config.data import Columns
+from raykd.data.columns import OUR_COLUMNS
 from raykd.data.files import SourceFile, list_files
 from raykd.data.sources.parquet_manifest import parquet_parts
 from raykd.data.sources.part import Part
 from raykd.data.sources.text_manifest import text_parts
-from raykd.data.utterances import OUR_COLUMNS, Origin, split_of_file
+from raykd.data.split_names import split_of_file
+from raykd.data.utterances import Origin
 from raykd.errors import UserError
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".tsv.gz")

@@ -58,23 +58,32 @@ class ParquetPart:
             for batch in parquet.iter_batches(_READ_ROWS, row_groups=[self.row_group], columns=list(self.columns)):
                 begin, end = max(self.start - passed, 0), min(self.start + self.n_rows - passed, len(batch))
                 if begin < end:
-                    yield from _rows(batch.slice(begin, end - begin))
+                    yield from rows_of(batch.slice(begin, end - begin))
                 passed += len(batch)
                 if passed >= self.start + self.n_rows:
                     return
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """The rows of a batch; bytes in a text that are not UTF-8 stand as surrogates, for `utterance` to find."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
-        texts = [name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if pa.types.is_string(kind)]
-        for name in texts:
-            batch = batch.set_column(batch.schema.get_field_index(name), name, batch.column(name).cast(pa.binary()))
-        for row in batch.to_pylist():
-            decoded = {name: row[name].decode("utf-8", "surrogateescape") for name in texts if row[name] is not None}
-            yield {**row, **decoded}
+        columns = [map(_value, column) for column in batch.columns]
+        yield from (dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _value(cell: pa.Scalar, errors: str = "surrogateescape") -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        if isinstance(cell, pa.DictionaryScalar):
+            return _value(cell.value)
+        if isinstance(cell, pa.StructScalar):  # whose texts are paths, and none that `utterance` would look at
+            return {name: _value(inner, "replace") for name, inner in cell.items()}
+        if isinstance(cell, pa.ListScalar):
+            return [_value(inner, "replace") for inner in cell.values]
+        return cell.as_buffer().to_pybytes().decode("utf-8", errors)
 
 
 def parquet_parts(files: list[tuple[SourceFile, Origin]]) -> list[Part]:

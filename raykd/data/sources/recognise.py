@@ -4,7 +4,7 @@ A config is checked without a look at any disk or bucket: a source whose name do
 until the sources are listed for the first time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyarrow import fs
@@ -15,12 +15,14 @@ from raykd.config.data import AutoSource, DataConfig, Source
 from raykd.config.mistakes import mistakes
 from raykd.config.text import AutoTextSource, TextConfig, TextSource
 from raykd.data.sources.manifest import MANIFEST_SUFFIXES
+from raykd.data.split_names import splits_in
 from raykd.errors import UserError
 from raykd.storage import filesystem_of
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 _TARS = (".tar", ".tar.gz", ".tgz")
-_SPLITS = {"train", "dev", "validation", "valid", "test"}
+_MOST_FOLDERS = 100
+"""Folders whose content is looked at: a listing each, and a corpus has a folder for each of its speakers."""
 
 
 def with_kinds(config: ConfigT) -> ConfigT:
@@ -97,24 +99,39 @@ def recognise_folder(path: str) -> str:
         if info.type == fs.FileType.File:
             raise UserError(f"{path} is no manifest (.jsonl, .csv, .tsv, .parquet), no tar and no folder")
         folders, files = _names(filesystem, inner)
-        if "clips" in folders and any(name.endswith(".tsv") for name in files):
-            return "common_voice"
-        if "labels.json" in files:
-            return "labels"
-        if "wav.scp" in files or any("wav.scp" in _names(filesystem, f"{inner}/{name}")[1] for name in folders & _SPLITS):
-            return "kaldi"
-        if files & {"state.json", "dataset_dict.json"} or ("README.md" in files and "data" in folders):
-            return "huggingface"
-        split = next(iter(sorted(folders & _SPLITS)), None)
-        if split is not None:
-            files |= _names(filesystem, f"{inner}/{split}")[1]
+        below = {folder: _names(filesystem, f"{inner}/{folder}")[1] for folder in sorted(folders)[:_MOST_FOLDERS]}
     except OSError as error:
         raise UserError(f"{path} cannot be listed ({error.strerror or error}); check its permissions") from None
-    if any(name.endswith(_TARS) for name in files):
-        return "webdataset"
-    if any(name.endswith(MANIFEST_SUFFIXES) and not name.startswith("metadata.") for name in files):
+    return _kind(folders, files, below)
+
+
+def _kind(folders: set[str], files: set[str], below: Mapping[str, set[str]]) -> str:
+    """The kind of a folder by the names in it, and the names of the files in its folders."""
+    named = {name.lower() for name in files}
+    if "clips" in folders and any(name.endswith(".tsv") for name in named):
+        return "common_voice"
+    if "labels.json" in named:
+        return "labels"
+    if "wav.scp" in named or any("wav.scp" in inside for inside in below.values()):
+        return "kaldi"
+    if named & {"state.json", "dataset_dict.json"}:
+        return "huggingface"
+    if _has_manifest(named) and not _has_tar(named):
         return "manifest"
-    return "audio_folder"
+    if "readme.md" in named and "data" in folders:
+        return "huggingface"
+    named |= {name.lower() for folder, inside in below.items() if splits_in(folder) for name in inside}
+    if _has_tar(named):
+        return "webdataset"
+    return "manifest" if _has_manifest(named) else "audio_folder"
+
+
+def _has_tar(names: Iterable[str]) -> bool:
+    return any(name.endswith(_TARS) for name in names)
+
+
+def _has_manifest(names: Iterable[str]) -> bool:
+    return any(name.endswith(MANIFEST_SUFFIXES) and not name.startswith("metadata.") for name in names)
 
 
 def recognise_text_folder(path: str) -> str:

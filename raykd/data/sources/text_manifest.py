@@ -14,7 +14,7 @@ import posixpath
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,10 @@ _VOXPOPULI = ("id", "raw_text", "normalized_text", "speaker_id", "split")
 """First columns of the tables of VoxPopuli, whose recordings lie beside them in folders by year, named by their ids."""
 _MOST_UNPACKED = 2 << 30
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_OPEN = re.compile(r' *"(?:[^"]|"")*')
+"""A field whose quote does not close."""
+_BACKSLASH = re.compile(r'\\([\\"]?)')
+_UNPAIRED = "quotes that do not pair up"
 
 
 class Lines:
@@ -77,53 +81,66 @@ class Dialect:
             fields["audio"] = f"{fields['id'][:4]}/{fields['id']}.ogg"
         return fields
 
-    def records(self, lines: Lines) -> Iterator[list[str]]:
-        """Fields of each record, none for an empty line.
+    def records(self, lines: Lines) -> Iterator[list[str] | None]:
+        """Fields of each record, none for an empty line; None where the quotes leave it open what they are.
 
         Where quotes do not pair up, or more stands behind the closing one, they are letters: a quotation in a transcript must
-        not swallow the rows after it. In a tab-separated file only a field that is quoted as a whole is, and a line is a
-        record.
+        not swallow the rows after it. In a tab-separated file only a field that is quoted as a whole is, and no record that
+        goes over lines has a tab in its quotes.
         """
+        whole = self._tab_separated if self.delimiter == "\t" else self._fields
         for line in lines:
             text = _decoded(line).rstrip("\r\n")
-            if not text.strip():
-                yield []
-            elif self.delimiter == "\t":
-                yield self._tab_separated(text)
-            elif text.count('"') % 2 == 0:
-                yield self._fields(text) or self._as_they_are(text)
+            if text.strip():
+                yield whole(text) or self._over_lines(text, lines, whole) or self._as_they_are(text)
             else:
-                yield self._over_lines(text, lines) or self._as_they_are(text)
+                yield []
 
-    def _tab_separated(self, text: str) -> list[str]:
+    def _tab_separated(self, text: str) -> list[str] | None:
         fields = text.split("\t")
-        if len(fields) > len(self.columns) and '"' in text:  # a tab in a field that is quoted
-            quoted = self._fields(text)
-            if quoted is not None and len(quoted) == len(self.columns):
-                return quoted
-        return [_unquoted(field) for field in fields]
+        if '"' not in text:
+            return fields
+        return None if any(map(_OPEN.fullmatch, fields)) else [_unquoted(field) for field in fields]
 
     def _fields(self, text: str) -> list[str] | None:
+        """One record by the rules of CSV, quotes in a field being doubled or escaped with a backslash (Spark, MySQL)."""
+        if '\\"' in text:
+            record = self._parsed(_BACKSLASH.sub(lambda found: found[0] if found[1] else r"\\", text), "\\")
+            if record is not None:
+                return record
+        return self._parsed(text, None)
+
+    def _parsed(self, text: str, escape: str | None) -> list[str] | None:
+        lines = io.StringIO(text)
         try:
-            (record,) = csv.reader(io.StringIO(text), delimiter=self.delimiter, strict=True)
+            (record,) = csv.reader(lines, delimiter=self.delimiter, escapechar=escape, skipinitialspace=True, strict=True)
         except (csv.Error, ValueError):
             return None
         return record
 
-    def _as_they_are(self, text: str) -> list[str]:
-        return text.split(self.delimiter)
+    def _as_they_are(self, text: str) -> list[str] | None:
+        """Split at each delimiter outside of fields that are quoted as a whole."""
+        fields = text.split(self.delimiter)
+        if self.delimiter == "\t" and len(fields) <= len(self.columns):
+            return [_unquoted(field) for field in fields]
+        pieces = re.findall(rf"( *{_QUOTED.pattern} *|.*?){re.escape(self.delimiter)}", text + self.delimiter)
+        lone = [piece for piece in pieces if '"' in piece and not _QUOTED.fullmatch(piece.strip())]
+        opens = [piece.lstrip().startswith('"') for piece in lone]
+        if True in opens and False in opens[opens.index(True) :]:  # it may be one field with a delimiter in it
+            return None
+        return [_unquoted(piece) for piece in pieces]
 
-    def _over_lines(self, text: str, lines: Lines) -> list[str] | None:
+    def _over_lines(self, text: str, lines: Lines, whole: Callable[[str], list[str] | None]) -> list[str] | None:
         """A record whose quoted field goes over several lines; None: it does not, and only one line was taken."""
+        if whole(text + '"') is None:  # no quote is open at its end
+            return None
         taken: list[bytes] = []
         for line in itertools.islice(lines, _MOST_LINES):
             taken.append(line)
             text += "\n" + _decoded(line).rstrip("\r\n")
-            if text.count('"') % 2 == 0:
-                record = self._fields(text)
-                if record is not None and len(record) == len(self.columns):
-                    return record
-                break
+            record = whole(text) if b'"' in line else None
+            if record is not None and 1 < len(record) <= len(self.columns):
+                return record
         lines.back(taken)
         return None
 
@@ -166,10 +183,11 @@ class TextPart:
 
     def _delimited_rows(self, lines: Lines, dialect: Dialect) -> Iterator[dict[str, Any]]:
         for number, record in enumerate(dialect.records(lines), self.first_line):
-            if not record:
-                continue
-            problem = None if len(record) <= len(dialect.columns) else "more fields than columns"
-            yield self._utterance(dialect.fields(record), number, problem)
+            if record is None:
+                yield self._utterance({}, number, _UNPAIRED)
+            elif record:
+                problem = None if len(record) <= len(dialect.columns) else "more fields than columns"
+                yield self._utterance(dialect.fields(record), number, problem)
 
     def _utterance(self, fields: dict[str, Any], number: int, problem: str | None) -> dict[str, Any]:
         return utterance(fields, f"{self.file.name}:{number}", self.origin, problem)
@@ -204,7 +222,7 @@ def require_columns(path: str, columns: list[str], origin: Origin) -> None:
     for what, known in (("audio", origin.audio_columns), ("transcript", origin.text_columns)):
         if named & set(known):
             continue
-        if not set(known) & set(columns) and (what == "audio" or origin.needs_text):
+        if not set(known) & {origin.name_of(column) for column in columns} and (what == "audio" or origin.needs_text):
             found = ", ".join(columns) or "none"
             wanted = f"name it {known[0]}" if len(known) == 1 else f"name it one of {', '.join(known)}"
             raise UserError(f"{path}: no {what} column; {wanted} (columns found: {found})")
@@ -245,8 +263,8 @@ def _delimited_parts(empty: TextPart, stream: Stream, most: int) -> list[Part]:
         folder = child(empty.origin.folder, f"audio/{_bare(posixpath.basename(empty.file.name)).removesuffix('.tsv')}")
         begin = replace(empty, dialect=dialect, origin=replace(empty.origin, folder=folder), first_line=1)
         return _cut(begin, counter, dialect.records(counter), most)
-    names = next(Dialect((), delimiter).records(Lines(io.BytesIO(header.encode("utf-8", "surrogateescape")))), [])
-    columns = tuple(_column(name.strip(), empty.origin) for name in names)
+    names = next(Dialect((), delimiter).records(Lines(io.BytesIO(header.encode("utf-8", "surrogateescape")))), None)
+    columns = tuple(empty.origin.name_of(name.strip()) for name in names or ())
     dialect = Dialect(columns, delimiter)
     require_columns(empty.file.path, list(dialect.fields(columns)), empty.origin)
     begin = replace(empty, dialect=dialect, offset=counter.offset, first_line=first)
@@ -268,12 +286,6 @@ def _delimiter(name: str, header: str) -> str:
     if _bare(name).endswith(".tsv") and "\t" in header:
         return "\t"
     return max(",;\t|", key=header.count)
-
-
-def _column(name: str, origin: Origin) -> str:
-    """A column's name as it is known: people write `Audio Path` and `SENTENCE`."""
-    plain = re.sub(r"[\s-]+", "_", name.lower())
-    return plain if not origin.known([name]) and origin.known([plain]) else name
 
 
 def _cut(empty: TextPart, counter: Lines, records: Iterator[Any], most: int) -> list[Part]:

@@ -6,14 +6,16 @@ import re
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from raykd.data.columns import TEXT_COLUMNS
 from raykd.data.files import SourceFile, connect, list_files
 from raykd.data.sources.audio_folder import AUDIO_SUFFIXES
 from raykd.data.sources.part import Part
-from raykd.data.utterances import NOT_JSON, NOT_UTF8, TEXT_COLUMNS, Origin, split_of_file, utterance
+from raykd.data.split_names import split_of_file, split_of_folders
+from raykd.data.utterances import NOT_JSON, NOT_UTF8, Origin, utterance
 
 # Columns for what the members hold, named so that no key of a `.json` is taken for them.
 _ID, _AUDIO, _TRANSCRIPT = "<stem>", "<audio>", "<txt>"
@@ -39,7 +41,8 @@ class TarPart:
         try:
             for stem, members in _together(self._members(), self.origin.needs_text):
                 fields, problem = _fields(members)
-                yield utterance({**fields, _ID: f"{shard}/{stem}"}, shard, self.origin, problem)
+                origin = replace(self.origin, split=split_of_folders(posixpath.join(self.origin.split or "", stem)))
+                yield utterance({**fields, _ID: f"{shard}/{stem}"}, shard, origin, problem)
         except (tarfile.TarError, EOFError, zlib.error):
             yield utterance({}, self.file.name, self.origin, "unreadable rest of a tar")
 
@@ -89,7 +92,8 @@ def _is_whole(extensions: Collection[str], needs_text: bool) -> bool:
 def webdataset_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:
     """One part a tar. Ids are `<tar>/<stem>`, because stems often repeat from tar to tar.
 
-    The split is that of the JSON, else that of the tar's name (`train-00012.tar`, `dev/00003.tar`), if it tells one.
+    The split is that of the JSON, else that of the tar's name (`train-00012.tar`, `dev/00003.tar`) and the folders in the
+    tar, if they tell one.
 
     Raises:
         UserError: no such file, or no tar in the folder.

@@ -70,7 +70,7 @@ class TrustedKl(Kl):
 
     def build(self, on: "Worker") -> Live | None:
         """The running mean."""
-        return RecentLead(self.memory) if self.trust == "batches" else None
+        return RecentLead(self.memory, self.name) if self.trust == "batches" else None
 
     def target_temperatures(self) -> tuple[float | ScheduleConfig, ...]:
         """Also 1, for the lead."""
@@ -89,8 +89,9 @@ class TrustedKl(Kl):
 class RecentLead(Live):
     """The teacher's lead over recent batches; it begins at 0, where half of the divergence counts."""
 
-    def __init__(self, memory: float) -> None:
-        self._memory = memory
+    def __init__(self, memory: float, term: str | None) -> None:
+        """`term`: the name of the one that asks for it."""
+        self._memory, self._term = memory, term
         self.mean = torch.zeros((), dtype=torch.float64)
 
     def after_update(self, clock: Clock, means: Mapping[str, float]) -> None:
@@ -101,7 +102,7 @@ class RecentLead(Live):
         """
         if _LEAD in means:
             self.mean = self._memory * self.mean + (1 - self._memory) * means[_LEAD]
-        elif clock.step == 0 and means:
+        elif self._term in means:
             raise UserError(
                 f"objective.terms: trusted_kl with trust: batches follows a term {{kind: {_LEAD}, name: {_LEAD}}} of the same "
                 "weight; add it"

@@ -5,7 +5,7 @@ Shapes: N valid tokens, V vocabulary.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,8 @@ class Rectified(Target):
 
 class LiveRectified(LiveTarget):
     """See `Rectified`."""
+
+    runs_a_model: ClassVar = False
 
     def __init__(self, of: str) -> None:
         self._of = of

@@ -68,7 +68,7 @@ class Chosen(OutputTerm):
 
     def total(self, student: Outputs, targets: Mapping[str, Outputs], batch: Any, clock: Clock, live: Live | None) -> Tensor:
         """Those that took it."""
-        return (_weight_B(batch, self.teacher) > 0).sum() if batch.ids else torch.zeros(())
+        return (_weight_B(batch, self.teacher) > 0).sum()
 
 
 class Share(TokenTerm):

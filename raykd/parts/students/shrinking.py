@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ROW_NORMS = "row_norms"
 """Name of the norms of the compactors' rows: a list of norms_F, one a layer."""
-Size = Annotated[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], Field(union_mode="left_to_right")]
+Size = Annotated[
+    Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)], Field(union_mode="left_to_right")
+]
 
 
 class Shrinking(LayerCopy):

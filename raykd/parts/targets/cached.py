@@ -5,8 +5,8 @@ Shapes: B utterances, N valid tokens, K likeliest tokens, T temperatures, S enco
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from raykd import storage
 from raykd.config.base import Mark
@@ -86,6 +86,8 @@ class CachedTarget(WhisperTarget):
 class CachedTeacher(LiveTarget):
     """Answers that come with the batch."""
 
+    runs_a_model: ClassVar = False
+
     def __init__(self, made: Mapping[str, Any]) -> None:
         """`made`: of the store of likeliest tokens."""
         self._temperatures, self._vocabulary = made["temperatures"], made["vocabulary"]
@@ -135,12 +137,8 @@ def unanswerable(method: "Method") -> Iterator[str]:
         yield f"the speech is changed while training (input {', '.join(live)}), which nobody can answer ahead"
 
 
-def _other_method(store: Store, ready: Ready) -> Iterator[str]:
-    """What of the method the answers do not serve."""
-    method = ready.method
-    yield from unanswerable(method)
-    if store.kind != "topk":
-        return
+def unkept(method: "Method", temperatures: Sequence[float]) -> Iterator[str]:
+    """What of a method the likeliest tokens and their tails at some temperatures do not serve."""
     taught = [term for term in method.terms if TEACHER in method.needed([term])]
     missing = sorted({need for term in taught for need in term.needs})
     if missing:
@@ -149,9 +147,16 @@ def _other_method(store: Store, ready: Ready) -> Iterator[str]:
         for temperature in term.target_temperatures():
             if isinstance(temperature, ScheduleConfig):
                 yield f"{term.name} changes the teacher's temperature over training, and a cache knows a few temperatures only"
-            elif temperature not in store.made["temperatures"]:
-                known = ", ".join(f"{one:g}" for one in store.made["temperatures"])
+            elif temperature not in temperatures:
+                known = ", ".join(f"{one:g}" for one in temperatures)
                 yield f"{term.name} has the teacher at temperature {temperature:g}, and the cache at {known}"
+
+
+def _other_method(store: Store, ready: Ready) -> Iterator[str]:
+    """What of the method the answers do not serve."""
+    yield from unanswerable(ready.method)
+    if store.kind == "topk":
+        yield from unkept(ready.method, store.made["temperatures"])
 
 
 def _other_teacher(store: Store, ready: Ready) -> Iterator[str]:

@@ -93,10 +93,7 @@ class MlmTeacher(LiveTarget):
 
     def distribution(self, decoder_input_BU: Tensor, labels_BU: Tensor) -> HeadDistribution:
         """The distribution at the valid label positions, row after row. Both tensors lie on the CPU."""
-        rows = [
-            torch.cat((inputs_U[:1], labels_U[labels_U != IGNORED_LABEL]))
-            for inputs_U, labels_U in zip(decoder_input_BU, labels_BU, strict=True)
-        ]
+        rows = [_text(*row) for row in zip(decoder_input_BU, labels_BU, strict=True)]
         keys = [row.numpy().tobytes() for row in rows]
         known = {key: self._cache[key] for key in keys if key in self._cache}
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
@@ -129,3 +126,10 @@ class MlmTeacher(LiveTarget):
         self._cached_bytes += states_UD.nbytes
         while self._cached_bytes > self._config.cache_mb * 1_000_000:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+
+
+def _text(inputs_U: Tensor, labels_U: Tensor) -> Tensor:
+    """The start token and all labels of a row. What lies before the start is text of the window before, and has no labels."""
+    valid_U = labels_U != IGNORED_LABEL
+    start = int(valid_U.int().argmax())
+    return torch.cat((inputs_U[start : start + 1], labels_U[valid_U]))

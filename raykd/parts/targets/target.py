@@ -73,6 +73,8 @@ class LiveTarget(Live):
 
     head_VD: Tensor | None = None
     """The output head of one that learns."""
+    runs_a_model: ClassVar[bool] = True
+    """Whether each batch costs a pass of a model."""
 
     @abstractmethod
     def outputs(self, batch: Batch, wanted: frozenset[str], others: Mapping[str, Outputs]) -> Outputs:
@@ -84,6 +86,3 @@ class LiveTarget(Live):
     def at_hand(self) -> AbstractContextManager[None]:
         """A context in which the distribution can be read, where that takes communication."""
         return nullcontext()
-
-    def free(self) -> None:
-        """Give back the memory: no term will ask for it again."""

@@ -115,8 +115,3 @@ class WhisperTeacher(LiveTarget):
         import deepspeed
 
         return deepspeed.zero.GatheredParameters([self._model.proj_out.weight])
-
-    def free(self) -> None:
-        """The decoder goes; an encoder that the student shares stays."""
-        if not self._sharded:
-            del self._model

@@ -82,33 +82,25 @@ class LiveSelection(Live):
         """Choose."""
         config = self._config
         rows = len(batch.mel_BMF)
+        decides = config.choose == "policy" and clock.progress >= config.warm_up
+        learner: Any = self._on.student.current() if decides else None  # of all workers, also those without an utterance
         if not batch.ids:
             weight_BK = torch.zeros(rows, len(self.weight_K), dtype=torch.float64)
-        elif config.choose != "policy" or clock.progress < config.warm_up:
-            weight_BK = self.weight_K.expand(rows, -1)
+        elif decides:
+            weight_BK = self._chosen(learner, batch, clock)
         else:
-            weight_BK = self._chosen(batch, clock)
+            weight_BK = self.weight_K.expand(rows, -1)
         of_teachers = weight_BK.to(batch.mel_BMF.device).unbind(1)
         batch.memo[SELECTED] = dict(zip(config.teachers, of_teachers, strict=True))
 
-    def _chosen(self, batch: Batch, clock: Clock) -> Tensor:
-        about_BE = self._about(batch)
+    def _chosen(self, learner: Any, batch: Batch, clock: Clock) -> Tensor:
+        about_BE = _about(learner, batch)
         probability_BK = torch.sigmoid(about_BE @ self.policy_KE.T)
         drawn = [clock.draws("teachers", utterance).random(len(self.weight_K)) for utterance in batch.ids]
         taken_BK = (torch.from_numpy(np.stack(drawn)) < probability_BK).double()
         self._gradient_KE += (taken_BK - probability_BK).T @ about_BE
         self._utterances += len(batch.ids)
         return taken_BK / taken_BK.sum(1, keepdim=True).clamp(min=1)
-
-    def _about(self, batch: Batch) -> Tensor:
-        """What describes each utterance, a 1 at its end."""
-        learner: Any = self._on.student.current()
-        with evaluating(learner):
-            states_BSD = learner.states(batch).double().cpu()
-        positions_B = (torch.tensor(batch.frames)[:, None] + 1) // 2
-        heard_BS1 = (torch.arange(states_BSD.shape[1]) < positions_B)[..., None].double()
-        mean_BD = torch.nn.functional.normalize((states_BSD * heard_BS1).sum(1), dim=1)
-        return torch.cat((mean_BD, mean_BD.new_ones(len(mean_BD), 1)), 1)
 
     def after_update(self, clock: Clock, means: Mapping[str, float]) -> None:
         """Learn from the step."""
@@ -150,3 +142,13 @@ class LiveSelection(Live):
         self.policy_KE, self.weight_K, self._before_KE, self._average = (
             wide[name] for name in ("policy", "weight", "before", "average")
         )
+
+
+def _about(learner: Any, batch: Batch) -> Tensor:
+    """What describes each utterance, a 1 at its end."""
+    with evaluating(learner):
+        states_BSD = learner.states(batch).double().cpu()
+    positions_B = (torch.tensor(batch.frames)[:, None] + 1) // 2
+    heard_BS1 = (torch.arange(states_BSD.shape[1]) < positions_B)[..., None].double()
+    mean_BD = torch.nn.functional.normalize((states_BSD * heard_BS1).sum(1), dim=1)
+    return torch.cat((mean_BD, mean_BD.new_ones(len(mean_BD), 1)), 1)

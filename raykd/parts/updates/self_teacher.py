@@ -35,7 +35,9 @@ class Follower(Live):
         self._student = on.student
         self.model: Any = copy.deepcopy(on.student).requires_grad_(False).eval().to(on.device)
         trained = {name for name, parameter in on.student.named_parameters() if parameter.requires_grad}
+        kept = self.model.state_dict().keys()
         self._weights = {name: parameter for name, parameter in self.model.named_parameters() if name in trained}
+        self._buffers = {name: buffer for name, buffer in self.model.named_buffers() if name in kept}
 
     @torch.no_grad()
     def follow(self, share: float = 1.0) -> None:
@@ -52,14 +54,14 @@ class Follower(Live):
         return self.model
 
     def state(self) -> dict[str, Tensor]:
-        """The weights that the student trains."""
-        return {name: weight.detach() for name, weight in self._weights.items()}
+        """The weights that the student trains, and its buffers."""
+        return {name: tensor.detach() for name, tensor in (self._weights | self._buffers).items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights back."""
-        for name, weight in self._weights.items():
-            weight.copy_(state[name])
+        """Take them back."""
+        for name, tensor in (self._weights | self._buffers).items():
+            tensor.copy_(state[name])
 
 
 class Ema(Update):
