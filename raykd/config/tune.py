@@ -99,7 +99,7 @@ class SweepConfig(Section):
     """Of `sampler: pbt`."""
     at_once: int | None = Field(None, ge=1)
     """Trials side by side, each with an equal share of the cluster; more than there are GPUs share them. None: one a GPU, or a
-    CPU where there is none, by `cluster.num_workers`."""
+    CPU where there is none, by `cluster.num_workers`. With `sampler: pbt` it is all of them, which learn from each other."""
     cache: Literal["topk", "encoder", "both"] = "topk"
     """What is kept of the teacher's answers before the first trial, where the config has `teacher: {kind: cached}`;
     see `python -m raykd.label --cache`."""
@@ -129,6 +129,12 @@ class SweepConfig(Section):
             raise wrong("trials of `sampler: pbt` run to their ends; leave it out", "asha")
         if self.trials < 2:
             raise wrong("pbt needs two trials or more that learn from each other", "trials")
+        if self.at_once is not None and self.at_once < self.trials:
+            raise wrong(
+                f"trials of `sampler: pbt` learn from each other while they train, so all {self.trials} run at once; "
+                "leave it out, or give fewer `trials`",
+                "at_once",
+            )
         for key, dimension in self.search.items():
             if dimension.when:
                 raise wrong("with `sampler: pbt` every value is there in every trial; leave `when` out", "search", key)

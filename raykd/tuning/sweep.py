@@ -94,7 +94,7 @@ def _tried(sweep: SweepConfig, space: Space, config: Config, folder: str, resume
     record = Record.read(folder) if resume else Record(folder)
     points = [] if sweep.sampler == "tpe" else space.points()
     total = (len(points) or sweep.trials) * len(sweep.seeds)
-    at_once = min(total, sweep.at_once or _fitting(config))
+    at_once = total if sweep.sampler == "pbt" else min(total, sweep.at_once or _fitting(config))
     if len(record.trials) == total and all(trial.state in ENDED for trial in record.trials.values()):
         return record
     job = SweepJob(
@@ -179,7 +179,8 @@ def _tuner(
             verbose=0,
             callbacks=[Watch(folder)],
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            # A donor's older one may be what another trial is about to go on from: `Watch.on_checkpoint` knows.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
         ),
     )
 

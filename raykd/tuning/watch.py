@@ -1,8 +1,10 @@
 """What the driver of a sweep sees: Ray Tune's events become the sweep's record, and the table on the terminal."""
 
+import posixpath
 import time
 from typing import Any
 
+from pyarrow.fs import FileSelector, FileType
 from ray.tune import Callback
 
 from raykd import storage
@@ -13,6 +15,8 @@ from raykd.tuning.space import Space
 from raykd.tuning.trial import FAILED
 
 _LOOK_S = 2.0
+_COPY = "checkpoint_"
+"""How Ray Tune's folders of a trial's copies begin."""
 _SEEN: dict[str, "Seen"] = {}
 """By the sweep's folder: Ray Tune pickles its callbacks and restores them in another process."""
 
@@ -126,6 +130,14 @@ class Watch(Callback):
         error = trial.get_pickled_error()
         lines = str(error or "its process was lost").strip().splitlines()
         self._seen.ends(str(trial), "failed", lines[-1] if lines else type(error).__name__)
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """Population based training saved a trial: its older copies go, but for those that a trial is to go on from."""
+        wanted = {checkpoint.path, *(one.checkpoint.path for one in trials if one.checkpoint)}
+        filesystem = checkpoint.filesystem
+        for copy in filesystem.get_file_info(FileSelector(posixpath.dirname(checkpoint.path))):
+            if copy.type == FileType.Directory and copy.base_name.startswith(_COPY) and copy.path not in wanted:
+                filesystem.delete_dir(copy.path)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """See `ray.tune.Callback`."""

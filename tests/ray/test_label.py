@@ -67,21 +67,33 @@ def label(folder: Path, *arguments: str) -> str:
     return run_here("label", folder / "config.yaml", *arguments, folder=folder)
 
 
-def test_a_killed_labelling_goes_on_and_has_every_id_once(
-    folder: Path, teacher: Path, manifest: Path, ray_local: None, tmp_path: Path
-) -> None:
-    out = tmp_path / "labels"
+@pytest.fixture(scope="module")
+def labelled(folder: Path, ray_local: None) -> tuple[Path, str]:
+    """Labels by a command that was killed and given again, and what it said then."""
+    out = folder / "labels"
     process = start("label", folder / "config.yaml", "--out", str(out), "label.batch_size=1", folder=folder)
     while not (out / "parts").exists() or len(list((out / "parts").glob("*.parquet"))) < 3:
         assert process.poll() is None, process.stdout and process.stdout.read()
         time.sleep(0.02)
     _kill_all(process.pid)
     process.wait()
-    kept = {file: file.stat().st_mtime_ns for file in (out / "parts").glob("*.parquet")}
-    assert 3 <= len(kept) < 22
+    assert 3 <= len(list((out / "parts").glob("*.parquet"))) < 22
     assert not (out / "labels.json").exists()
+    return out, label(folder, "--out", str(out))
 
-    said = label(folder, "--out", str(out))
+
+@pytest.fixture(scope="module")
+def caches(folder: Path, ray_local: None) -> Path:
+    """Both kinds of the teacher's kept answers, where a run looks for them."""
+    label(folder, "--cache", "both")
+    (path,) = (folder / "cache" / "teacher_caches").iterdir()
+    return path
+
+
+def test_a_killed_labelling_goes_on_and_has_every_id_once(
+    labelled: tuple[Path, str], folder: Path, teacher: Path, manifest: Path
+) -> None:
+    out, said = labelled
     labels = open_labels(str(out))
     assert labels is not None
     rows = labels.table().to_pylist()
@@ -89,6 +101,7 @@ def test_a_killed_labelling_goes_on_and_has_every_id_once(
     assert Counter(Path(row["id"]).stem for row in rows) == expected
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert {row["split"] for row in rows if row["text"] is not None} == {"train"}
+    assert "labelling" in said
     assert re.search(r"language.*utterances.*kept.*hours kept.*WER.*>5%.*>10%.*>20%", said)
     assert re.search(r"(cs|all) .* 22 .* 100%", said), said
     assert str(out) in said
@@ -123,16 +136,17 @@ def _is_what_the_teacher_says(rows: list[dict[str, Any]], model: Any, folder: Pa
         assert texts[utterance.id] == text
 
 
-def test_labels_are_a_source_beside_gold(folder: Path, manifest: Path, tiny_format: SpeechFormat, ray_local: None) -> None:
-    said = label(folder, "--out", str(folder / "labels"))
-    assert "labelling" in said
+def test_labels_are_a_source_beside_gold(
+    labelled: tuple[Path, str], folder: Path, manifest: Path, tiny_format: SpeechFormat
+) -> None:
+    out, _ = labelled
     source = [
-        {"kind": "labels", "path": str(folder / "labels"), "filter": {"max_wer": None}},
+        {"kind": "labels", "path": str(out), "filter": {"max_wer": None}},
         str(manifest),
     ]
     config = DataConfig.model_validate({"source": source, "cache_dir": str(folder / "cache"), "max_reject_share": 0.9})
     corpus = prepare_corpus(config, tiny_format)
-    labels = open_labels(str(folder / "labels"))
+    labels = open_labels(str(out))
     assert labels is not None
     taught = {row["id"]: row["text"] for row in labels.table().to_pylist() if row["text"]}
     texts = dict(zip(corpus.index("train").ids, corpus.index("train").texts, strict=True))
@@ -140,7 +154,7 @@ def test_labels_are_a_source_beside_gold(folder: Path, manifest: Path, tiny_form
     assert ours
     assert ours == {name: " ".join(taught[name].split()) for name in ours}
     assert sum(name.startswith("2:") for name in texts) == 22
-    only = DataConfig.model_validate({"source": str(folder / "labels"), "cache_dir": str(folder / "cache")})
+    only = DataConfig.model_validate({"source": str(out), "cache_dir": str(folder / "cache")})
     assert "train" not in prepare_corpus(only, tiny_format).splits, "this teacher is never right, and dev and test are gold"
 
 
@@ -203,8 +217,7 @@ def test_a_student_learns_the_same_from_caches_as_from_its_teacher(
     assert both == pytest.approx(online, rel=2e-2)
 
 
-def test_a_cached_teacher_trains_without_being_loaded(folder: Path, teacher: Path, ray_local: None) -> None:
-    label(folder, "--cache", "both")
+def test_a_cached_teacher_trains_without_being_loaded(folder: Path, teacher: Path, caches: Path) -> None:
     section = f"teacher={{kind: cached, model: {teacher}, dtype: float32}}"
     run_here("distill", folder / "config.yaml", "name=cached", section, folder=folder)
     (run,) = (folder / "runs").glob("cached*")
@@ -232,10 +245,9 @@ def test_a_forecast_keeps_nothing_of_a_run(folder: Path, ray_local: None) -> Non
 
 
 def test_a_stale_cache_is_refused_with_what_differs(
-    folder: Path, teacher: Path, manifest: Path, tmp_path: Path, ray_local: None
+    folder: Path, teacher: Path, manifest: Path, tmp_path: Path, caches: Path
 ) -> None:
-    cache = tmp_path / "stale"
-    label(folder, "--cache", "both", "--out", str(cache))
+    cache = shutil.copytree(caches, tmp_path / "stale")
     cached = f"teacher={{kind: cached, model: {{}}, dtype: float32, path: {cache}}}"
 
     def refused(*arguments: str, model: Path = teacher) -> str:

@@ -4,10 +4,12 @@ import json
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from ray.tune import Checkpoint
 from rich.console import Console
 
 from raykd import report, tune
@@ -25,6 +27,7 @@ from raykd.tuning.record import Record, Trial
 from raykd.tuning.space import Space
 from raykd.tuning.sweep import Within
 from raykd.tuning.trial import SweepJob, SweepTrial
+from raykd.tuning.watch import Watch
 from tests.unit.example_run import example_config, make_run
 
 BASE = {
@@ -121,6 +124,7 @@ def test_keys_wait_for_what_they_depend_on_in_whatever_order_they_are_written() 
         ({"search": {"train.lr": [1, 2]}, "sampler": "tpe", "seeds": [0, 1]}, "seeds: with `sampler: tpe`"),
         ({"search": {"train.lr": [1, 2]}, "seeds": [1, 1]}, "seeds: a seed is listed twice"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "trials": 1}, "trials: pbt needs two trials"),
+        ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "trials": 3, "at_once": 2}, "so all 3 run at once; leave it out"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "asha": {}}, "asha: trials of `sampler: pbt` run to their ends"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "bayes"}, "sampler: must be random, grid, tpe or pbt"),
         ({"search": {"train.lr": [1, 2]}, "asha": {"grace": 1.0}}, "asha.grace: must be less than 1"),
@@ -338,6 +342,27 @@ def test_the_best_at_the_edge_of_what_was_tried_is_told() -> None:
     words = " ".join(in_words(Findings.of("s", entries)))
     assert "Its lr is the highest that was tried: the best may lie beyond" in words
     assert "Its size" not in words, "two values have no edge"
+
+
+def test_copies_that_another_trial_is_to_go_on_from_stay(tmp_path: Path) -> None:
+    """Population based training: it may stand still until long after its donor was saved again (it then failed)."""
+
+    def copy(trial: str, number: int) -> Checkpoint:
+        folder = tmp_path / trial / f"checkpoint_{number:06d}"
+        folder.mkdir(parents=True)
+        return Checkpoint.from_directory(folder)
+
+    first, second, other = copy("donor", 0), copy("donor", 1), copy("other", 0)
+    (tmp_path / "donor" / "logs").mkdir()
+    donor, waiting = SimpleNamespace(checkpoint=second), SimpleNamespace(checkpoint=first)
+    third, watch = copy("donor", 2), Watch(str(tmp_path))
+    watch.on_checkpoint(0, [donor, waiting], donor, third)
+    assert [Path(one.path).exists() for one in (first, second, third, other)] == [True] * 4
+    donor.checkpoint, waiting.checkpoint = third, other
+    fourth = copy("donor", 3)
+    watch.on_checkpoint(0, [donor, waiting], donor, fourth)
+    assert [Path(one.path).exists() for one in (first, second, third, fourth, other)] == [False, False, True, True, True]
+    assert (tmp_path / "donor" / "logs").exists()
 
 
 def test_a_trial_that_is_ended_takes_its_copies_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
