@@ -14,6 +14,9 @@ from raykd import storage
 from raykd.config import RunConfig, dump_yaml
 from raykd.errors import UserError
 
+REPLACED = "replaced_by"
+"""File of a run with a successor (population based training), whose folder it names: it is not resumed, and not the run of its
+name."""
 _CLAIM = "claim"
 
 
@@ -72,13 +75,14 @@ class RunFolder:
 
     @classmethod
     def find(cls, output_dir: str, name: str) -> "RunFolder | None":
-        """As `latest`, or None. A folder without a config that can be read is no run: it was left before the run began."""
+        """As `latest`, or None. A folder without a config that can be read is no run: it was left before the run began.
+        Nor is one that was replaced."""
         pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
         numbers = {}
         for folder in storage.list_dir(output_dir):
             if match := pattern.fullmatch(folder):
                 run = cls(storage.join(output_dir, folder))
-                if _configured_name(run) == name:
+                if _configured_name(run) == name and not run.has(REPLACED):
                     numbers[run] = int(match[1] or 1)
         newest_first = sorted(numbers, key=lambda run: -numbers[run])
         return next((run for run in newest_first if not run.finished), newest_first[0] if newest_first else None)

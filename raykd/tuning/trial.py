@@ -24,7 +24,7 @@ from raykd.runs import with_absolute_paths
 from raykd.teachers import ensure_models
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.progress import Progress
-from raykd.tracking.run_folder import RunFolder
+from raykd.tracking.run_folder import REPLACED, RunFolder
 from raykd.training.checkpoint import path_of
 from raykd.tuning.record import best_wer
 from raykd.tuning.space import Space
@@ -254,4 +254,5 @@ def _take_over(config: Config, given: str) -> None:
     HistoryWriter(run.history_path).rewind(donor["step"])
     run.write_text(_DONOR, json.dumps(donor))
     if found is not None:
+        found.write_text(REPLACED, run.path)
         storage.delete_dir(found.checkpoints_dir)

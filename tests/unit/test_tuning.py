@@ -17,8 +17,9 @@ from raykd.config.load import parse
 from raykd.config.tune import SweepConfig
 from raykd.config.yaml_text import to_yaml
 from raykd.errors import UserError
-from raykd.tracking.history import History
+from raykd.tracking.history import History, read_history
 from raykd.tracking.plots import parallel_chart
+from raykd.tracking.run_folder import RunFolder
 from raykd.tuning.board import Board, trial_table
 from raykd.tuning.entries import Entry, entries_of_runs, last_common_step, ranked
 from raykd.tuning.importance import importances
@@ -26,7 +27,7 @@ from raykd.tuning.page import Findings, in_words, json_of, ranking, render
 from raykd.tuning.record import Record, Trial
 from raykd.tuning.space import Space
 from raykd.tuning.sweep import Within
-from raykd.tuning.trial import SweepJob, SweepTrial
+from raykd.tuning.trial import SweepJob, SweepTrial, _take_over
 from raykd.tuning.watch import Watch
 from tests.unit.example_run import example_config, make_run
 
@@ -363,6 +364,27 @@ def test_copies_that_another_trial_is_to_go_on_from_stay(tmp_path: Path) -> None
     watch.on_checkpoint(0, [donor, waiting], donor, fourth)
     assert [Path(one.path).exists() for one in (first, second, third, fourth, other)] == [False, False, True, True, True]
     assert (tmp_path / "donor" / "logs").exists()
+
+
+def test_the_run_of_a_trial_that_went_on_from_another_is_the_newest(tmp_path: Path) -> None:
+    """Also once that has come to its end, and the one before it never will (it was ranked by the old one)."""
+    config = example_config(tmp_path / "runs", name="trial-001")
+    before = RunFolder.create(config)
+    given = tmp_path / "given"
+    (given / "checkpoint").mkdir(parents=True)
+    (given / "checkpoint" / "trainable.safetensors").write_bytes(b"weights")
+    (given / "history.jsonl").write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
+    (given / "donor.json").write_text('{"run": "trial-000", "step": 1}')
+    _take_over(config, str(given))
+    now = RunFolder.find(config.output_dir, config.name)
+    assert now is not None
+    assert now != before
+    assert [record["step"] for record in read_history(now.history_path).train] == [1]
+    for name in ("metrics.json", "report.html"):
+        now.write_text(name, "")
+    assert RunFolder.find(config.output_dir, config.name) == now
+    _take_over(config, str(given))
+    assert RunFolder.find(config.output_dir, config.name) == now, "its process was lost and is here again"
 
 
 def test_a_trial_that_is_ended_takes_its_copies_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
