@@ -152,6 +152,12 @@ class RunFolder:
         """Rows of the sources that could not be used, with their reasons."""
         return self.at("rejects/rejects.parquet")
 
+    def delete_weights(self) -> None:
+        """Delete checkpoints and students: what is left is what a report needs."""
+        for folder in (self.checkpoints_dir, self.student_dir, self.student_init_dir, self.student_pruned_dir):
+            if storage.exists(folder):
+                storage.delete_dir(folder)
+
     def evaluation_path(self, model: str, split: str) -> str:
         """Every scored utterance of `teacher` or `student` on a split."""
         return self.at(f"evaluation/{model}-{split}.parquet")

@@ -255,4 +255,4 @@ def _take_over(config: Config, given: str) -> None:
     run.write_text(_DONOR, json.dumps(donor))
     if found is not None:
         found.write_text(REPLACED, run.path)
-        storage.delete_dir(found.checkpoints_dir)
+        found.delete_weights()

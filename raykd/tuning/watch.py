@@ -7,7 +7,6 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileType
 from ray.tune import Callback
 
-from raykd import storage
 from raykd.tracking.run_folder import RunFolder
 from raykd.tuning.board import Board
 from raykd.tuning.record import ENDED, Record, State, Trial, best_wer
@@ -95,10 +94,7 @@ class Seen:
         scored = {trial.name: best_wer(trial.history()) for trial in ended}
         ranked = sorted(ended, key=lambda trial: (trial.state != "finished", scored[trial.name] is None, scored[trial.name]))
         for trial in ranked[self._keep :]:
-            run = trial.folder
-            for folder in (run.checkpoints_dir, run.student_dir, run.student_init_dir, run.student_pruned_dir):
-                if storage.exists(folder):
-                    storage.delete_dir(folder)
+            trial.folder.delete_weights()
 
 
 class Watch(Callback):

@@ -370,6 +370,7 @@ def test_the_run_of_a_trial_that_went_on_from_another_is_the_newest(tmp_path: Pa
     """Also once that has come to its end, and the one before it never will (it was ranked by the old one)."""
     config = example_config(tmp_path / "runs", name="trial-001")
     before = RunFolder.create(config)
+    before.write_text("student_init/config.json", "{}")
     given = tmp_path / "given"
     (given / "checkpoint").mkdir(parents=True)
     (given / "checkpoint" / "trainable.safetensors").write_bytes(b"weights")
@@ -379,6 +380,7 @@ def test_the_run_of_a_trial_that_went_on_from_another_is_the_newest(tmp_path: Pa
     now = RunFolder.find(config.output_dir, config.name)
     assert now is not None
     assert now != before
+    assert not before.has("student_init"), "the disk is bounded"
     assert [record["step"] for record in read_history(now.history_path).train] == [1]
     for name in ("metrics.json", "report.html"):
         now.write_text(name, "")
