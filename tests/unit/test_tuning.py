@@ -348,7 +348,7 @@ def test_the_best_at_the_edge_of_what_was_tried_is_told() -> None:
 def test_copies_that_another_trial_is_to_go_on_from_stay(tmp_path: Path) -> None:
     """Population based training: it may stand still until long after its donor was saved again (it then failed)."""
 
-    def copy(trial: str, number: int) -> Checkpoint:
+    def copy(trial: str, number: int) -> Any:
         folder = tmp_path / trial / f"checkpoint_{number:06d}"
         folder.mkdir(parents=True)
         return Checkpoint.from_directory(folder)
