@@ -31,7 +31,10 @@ from tests.ray.commands import run_here, start
 
 
 def sweep_file(root: Path, manifest: Path, model: Path, eval_every: int = 1, taught: bool = True, **fields: Any) -> Path:
-    teacher = {"teacher": {"kind": "cached", "model": str(model)}, "student": {"decoder_layers": 1, "freeze_encoder": False}}
+    teacher = {
+        "teacher": {"kind": "cached", "model": str(model), "dtype": "float32"},
+        "student": {"decoder_layers": 1, "freeze_encoder": False},
+    }
     alone = {"student": {"init": str(model), "freeze_encoder": False}}
     tree: dict[str, Any] = {
         "name": "swept",
@@ -39,7 +42,8 @@ def sweep_file(root: Path, manifest: Path, model: Path, eval_every: int = 1, tau
         "base": {
             **(teacher if taught else alone),
             "data": {"source": str(manifest), "cache_dir": str(root / "cache")},
-            "train": {"steps": 4, "batch_size": 8, "eval_every": eval_every, "checkpoint_every": 1},
+            # Which trial is better hangs on little: the type must not be the machine's choice.
+            "train": {"steps": 4, "batch_size": 8, "eval_every": eval_every, "checkpoint_every": 1, "precision": "float32"},
             "evaluation": {"batch_size": 4, "max_new_tokens": 8, "speed_batch_sizes": [1], "speed_utterances": 2},
             "tracking": {"uri": f"sqlite:///{root}/mlflow.db", "log_model": False, "system_metrics": False},
             "cluster": {"num_workers": 1},
