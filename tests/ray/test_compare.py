@@ -27,7 +27,7 @@ def folder(manifest: Path, lively_dir: Path, ray_local: None, tmp_path_factory: 
             "data": {"source": str(manifest), "cache_dir": str(root / "cache")},
             "student": {"init": str(lively_dir), "freeze_encoder": False},
             "objective": "ce",
-            "train": {"steps": 2, "batch_size": 8, "lr": 1e-3, "eval_every": 2},
+            "train": {"steps": 2, "batch_size": 8, "lr": 1e-3, "eval_every": 2, "precision": "float32"},
             "evaluation": {"batch_size": 4, "max_new_tokens": 8, "speed_utterances": 2},
             "cluster": {"num_workers": 1},
             "tracking": {"uri": f"sqlite:///{root}/mlflow.db", "log_model": False, "system_metrics": False},
