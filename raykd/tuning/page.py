@@ -110,7 +110,7 @@ def _at_the_edge(findings: Findings) -> list[str]:
         tried = sorted({entry.point[key] for entry in findings.entries if isinstance(entry.point.get(key), int | float)})
         if len(tried) >= _MANY and value in (tried[0], tried[-1]):
             which = "lowest" if value == tried[0] else "highest"
-            sentences.append(f"Its {key} is the {which} that was tried: the best may lie beyond, so widen the range.")
+            sentences.append(f"Its {key} is the {which} that was tried: the best may lie beyond, so try values there too.")
     return sentences
 
 
