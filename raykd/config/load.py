@@ -80,7 +80,7 @@ def load_parts(tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
     """Make the parts known that installed packages and the files of the key `parts` bring, before anything names one.
 
     Raises:
-        UserError: a file that is not there, or whose parts cannot be used.
+        UserError: a file that is not there, or not on this machine, or whose parts cannot be used.
     """
     from raykd.parts.outside import load_parts_file
     from raykd.parts.rooms import add_installed_parts
@@ -90,8 +90,7 @@ def load_parts(tree: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
     except ValueError as error:
         raise UserError(f"installed parts: {error}") from None
     for file in _files_of(tree, overrides):
-        found = _parts_file(path, file)
-        load_parts_file(found, kept=found != file)
+        load_parts_file(_parts_file(path, file))
 
 
 def _files_of(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -105,9 +104,15 @@ def _files_of(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def _parts_file(config_path: str, file: str) -> str:
-    """A file with parts: as it is named, beside the config, or the copy that a run keeps (`runs.keep_parts`)."""
+    """A file with parts: as it is named, beside the config, or the copy that a run keeps (`runs.keep_parts`).
+
+    Raises:
+        UserError: code of another machine, other than that copy.
+    """
     folder = os.path.dirname(config_path)
     copy = os.path.join(folder, PARTS_COPIES, os.path.basename(file))
+    if storage.is_remote(file) and file != copy:
+        raise UserError(f"{file}: parts are read from local files only; give the path of a .py file")
     candidates = [*([] if storage.is_remote(folder) else [file, os.path.join(folder, file)]), copy]
     return next((found for found in candidates if _is_file(found)), file)
 

@@ -46,14 +46,12 @@ class PartsFile:
         return f"{_PREFIX}{self.digest[:16]}"
 
 
-def load_parts_file(path: str, kept: bool = False) -> PartsFile:
-    """Read a file of parts and let configs name them. `kept`: it is the copy that a run keeps, wherever that lives.
+def load_parts_file(path: str) -> PartsFile:
+    """Read a file of parts and let configs name them.
 
     Raises:
-        UserError: no such file, or not on this machine, an error in it, no part in it, or a name that another part has.
+        UserError: no such file, an error in it, no part in it, or a name that another part has.
     """
-    if "://" in path and not kept:
-        raise UserError(f"{path}: parts are read from local files only; give the path of a .py file")
     try:
         file = PartsFile(storage.absolute(path), storage.read_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -64,9 +64,9 @@ def test_a_cut_student_has_cut_and_whole_teachers(
     on = Worker(torch.device("cpu"), WhisperLearner(load_whisper(str(cut_dir))), LabelEncoder(str(cut_dir)), lambda one: 0.0)
     assert on.kept_tokens == tuple(kept)
     targets = [
-        WhisperTarget(model=str(cut_dir)),
-        WhisperTarget(model=str(tiny_whisper_dir)),
-        LearningWhisper(model=str(tiny_whisper_dir), trains="decoder"),
+        WhisperTarget(model=str(cut_dir), dtype="float32"),
+        WhisperTarget(model=str(tiny_whisper_dir), dtype="float32"),
+        LearningWhisper(model=str(tiny_whisper_dir), trains="decoder", dtype="float32"),
         MlmTarget(model=str(mlm_dir)),
     ]
     said = [target.build(on).outputs(batch, frozenset(), {}).distribution for target in targets]
