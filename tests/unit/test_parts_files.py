@@ -108,8 +108,6 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(str(tmp_path)) == f"cannot be read (Is a directory); {advice}"
     (tmp_path / "latin.py").write_bytes(b'"""caf\xe9"""')
     assert refusal(str(tmp_path / "latin.py")) == f"cannot be read (not UTF-8 text); {advice}"
-    for remote in ("s3://bucket/focal.py", "https://example.org/focal.py"):
-        assert refusal(remote) == "parts are read from local files only; give the path of a .py file"
 
 
 @pytest.mark.parametrize(

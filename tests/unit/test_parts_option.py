@@ -64,8 +64,9 @@ def test_the_option_adds_to_what_config_and_overrides_name(tmp_path: Path, metho
 def test_a_file_that_is_not_there_or_not_local_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.py: cannot be read"):
         load_config(run_file(tmp_path), [], ["gone.py"])
-    with pytest.raises(UserError, match="local files only"):
-        load_config(run_file(tmp_path), [], ["s3://bucket/my_method.py"])
+    for remote in ("s3://bucket/my_method.py", "https://example.org/my_method.py"):
+        with pytest.raises(UserError, match="local files only"):
+            load_config(run_file(tmp_path), [], [remote])
 
 
 def test_the_banner_says_name_and_hash(method_file: Path) -> None:
