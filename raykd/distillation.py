@@ -174,8 +174,8 @@ def _make_models(config: Config, run: RunFolder, progress: Progress) -> Models:
     teacher_model = load_whisper(teacher, torch.float32, revision) if teacher else None
     student = config.student.made(teacher_model, config.seed)
     config.student.freeze(student)
-    if not storage.exists(storage.join(run.student_init_dir, "config.json")):
-        save_whisper(student, config.student.processor(teacher, revision), run.student_init_dir)
+    processor = config.student.processor(teacher, revision)
+    run.make_once(run.student_init_dir, lambda: save_whisper(student, processor, run.student_init_dir))
     encoder = config.student.learner(student).frozen_encoder
     encoder_shared = teacher_model is not None and encoder is not None and encoder.is_copy_of(teacher_model)
     teacher_hash = whole_hash(teacher_model) if teacher_model else ""
@@ -204,11 +204,14 @@ def _with_own_tokens(config: Config, models: Models, corpus: Corpus, run: RunFol
     kept = kept_tokens_of(config.student, models.student_shape.config, teacher, models.speech_format, corpus)
     if config.student.vocabulary == "whole" or kept is None:
         return replace(models, kept_tokens=kept)
-    if not storage.exists(storage.join(run.student_pruned_dir, "config.json")):
-        student, processor = load_whisper(run.student_init_dir), load_processor(run.student_init_dir)
-        prune_whisper(student, kept)
+
+    def save() -> None:
+        whole, processor = load_whisper(run.student_init_dir), load_processor(run.student_init_dir)
+        prune_whisper(whole, kept)
         processor.tokenizer = prune_tokenizer(processor.tokenizer, kept)
-        save_whisper(student, processor, run.student_pruned_dir)
+        save_whisper(whole, processor, run.student_pruned_dir)
+
+    run.make_once(run.student_pruned_dir, save)
     student = load_whisper(run.student_pruned_dir)
     config.student.freeze(student)
     return replace(models, student=run.student_pruned_dir, student_shape=_shape_of(student), kept_tokens=kept)

@@ -60,15 +60,19 @@ def main(arguments: Sequence[str]) -> None:
     import ray
 
     from raykd.data.prepare import prepare_corpus
+    from raykd.data.sources.recognise import with_kinds
     from raykd.evaluation.recogniser import ModelChoice
     from raykd.evaluation.runner import EvaluationRequest, evaluate_model
     from raykd.evaluation.vocabulary import Vocabulary
     from raykd.models.whisper import speech_format
-    from raykd.preflight import check_sources
+    from raykd.preflight import check_sources, require_writable
+    from raykd.runs import with_absolute_paths
     from raykd.training.cluster import connect
 
     console = Console()
     check_sources(config.data)
+    if options.out:
+        require_writable("--out", options.out)
     if config.evaluation.vocabulary is not None:
         Vocabulary.load(config.evaluation.vocabulary)
     speech = speech_format(options.model, options.revision)
@@ -78,6 +82,9 @@ def main(arguments: Sequence[str]) -> None:
         console.print("\n".join(look_at_speech(config.data, speech)), markup=False, highlight=False, soft_wrap=True)
         return
     connect()
+    config = with_absolute_paths(with_kinds(config))
+    if storage.exists(storage.absolute(options.model)):
+        options.model = storage.absolute(options.model)
     gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
     if options.long_form:
         _evaluate_recordings(options, config, console, gpus)
@@ -94,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _evaluate_recordings(options: argparse.Namespace, config: EvaluateConfig, console: Console, gpus: float) -> None:
+    from raykd.data.rejects import check_rejects
     from raykd.data.sources import all_parts
     from raykd.evaluation.recogniser import ModelChoice
     from raykd.evaluation.recordings import evaluate_recordings, recordings_of
@@ -107,7 +115,10 @@ def _evaluate_recordings(options: argparse.Namespace, config: EvaluateConfig, co
             gpus_per_worker=gpus,
             progress=lambda done: status.update(f"transcribing: {done} recordings done"),
         )
-    _tell(evaluation, Counter(left_out.values()), options.split, options, config, console)
+    reasons = dict(Counter(left_out.values()).most_common())
+    rows = evaluation.summary["utterances"] + len(left_out)
+    _tell(evaluation, reasons, options.split, options, config, console)
+    check_rejects(reasons, rows, config.data.max_reject_share, None, what="recordings")
 
 
 def _tell(
@@ -119,6 +130,7 @@ def _tell(
     console: Console,
 ) -> None:
     """Scores, worst sentences and what was left out, and the files of `--out`."""
+    evaluation.summary["left_out"] = dict(rejects)
     show(evaluation, console, config.evaluation.worst_sentences)
     if rejects:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in rejects.items())

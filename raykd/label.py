@@ -89,6 +89,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _labels(config: Config, out: str | None, progress: "Progress") -> None:
     from raykd.config.data import LabelFilter
+    from raykd.data.split_names import chosen_splits
     from raykd.labelling.ready import ready_to_label
     from raykd.labelling.summary import summary, tables
     from raykd.labelling.transcripts import make_labels
@@ -96,14 +97,16 @@ def _labels(config: Config, out: str | None, progress: "Progress") -> None:
     ready = ready_to_label(config, progress, needs_text=False)
     assert config.teacher is not None
     data = config.data.model_dump(mode="json", exclude_defaults=True)
-    settings = config.label.model_dump(mode="json", exclude={"batch_size", "workers"})
+    splits = chosen_splits(config.label.splits, {*ready.corpus.splits, "train"}, "label.splits")
+    label = config.label.model_copy(update={"splits": splits})
+    settings = label.model_dump(mode="json", exclude={"batch_size", "workers"})
     folder = out or _labels_folder(config, [ready.corpus.key, ready.teacher_hash, settings])
     progress.phase("labelling", unit="utterances")
     labels = make_labels(
         folder,
         config.teacher,
         ready,
-        config.label,
+        label,
         data,
         config.evaluation.normalizer,
         gpus=_gpus(),

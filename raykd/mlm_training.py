@@ -39,7 +39,7 @@ def train_mlm(config: MlmRunConfig, resume: bool, progress: Progress) -> RunFold
     with opened_run(config, resume, resources.nodes, progress) as (config, run):
         if run.finished:
             return run
-        _make_model(config, run)
+        run.make_once(run.mlm_init_dir, lambda: _make_model(config, run))
         corpus = _prepare(config, run, progress)
         training = TrainingRun(config, run, progress)
         with training.ended_well():
@@ -49,8 +49,6 @@ def train_mlm(config: MlmRunConfig, resume: bool, progress: Progress) -> RunFold
 
 def _make_model(config: MlmRunConfig, run: RunFolder) -> None:
     """Store tokenizer and model as they are before the first step."""
-    if storage.exists(storage.join(run.mlm_init_dir, "config.json")):
-        return
     tokenizer = load_processor(config.mlm.tokenizer).tokenizer if config.mlm.tokenizer else demo_tokenizer()
     mask_id = tokenizer.get_vocab().get(config.mlm.mask_token)
     if mask_id is None:

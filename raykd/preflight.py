@@ -52,7 +52,7 @@ def check_run(config: Config, resume: bool, *, needs_text: bool = True) -> None:
     if resume and RunFolder.latest(config.output_dir, config.name).finished:
         return
     for key, folder in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
-        _require_writable(key, folder)
+        require_writable(key, folder)
     check_sources(config.data, needs_text)
     student = _student_config(config, ())
     for key, model, marks in marked(config.objective):
@@ -90,7 +90,7 @@ def check_mlm_run(config: MlmRunConfig, resume: bool) -> None:
     if resume and RunFolder.latest(config.output_dir, config.name).finished:
         return
     for key, folder in (("output_dir", config.output_dir), ("text.cache_dir", config.text.cache_dir)):
-        _require_writable(key, folder)
+        require_writable(key, folder)
     check_text(config.text)
     if config.mlm.tokenizer is not None and not storage.is_remote(config.mlm.tokenizer):
         load_processor(config.mlm.tokenizer)
@@ -158,7 +158,12 @@ def check_text(config: TextConfig) -> None:
     text_parts(config, language)
 
 
-def _require_writable(key: str, folder: str) -> None:
+def require_writable(key: str, folder: str) -> None:
+    """Make a folder.
+
+    Raises:
+        UserError: it cannot be made; `key` is where it was chosen.
+    """
     try:
         storage.make_dir(folder)
     except OSError as error:

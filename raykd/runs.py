@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from raykd import storage
 from raykd.config import dump_yaml
-from raykd.config.base import Mark, mapped, marked, trained_by_raykd
+from raykd.config.base import Mark, SectionT, mapped, marked, trained_by_raykd
 from raykd.config.load import PARTS_COPIES, read_config_file
 from raykd.config.root import MlmRunConfig, RunConfig
 from raykd.data.sources.recognise import with_kinds
@@ -110,27 +110,20 @@ class TrainingRun:
             raise
         self.progress.done()
         self.history.flush()
+        if self.tracker:
+            self.tracker.results_follow()
         return best
 
     @contextmanager
     def ended_well(self) -> Iterator[None]:
-        """What happens inside is the run: whatever ends it, its records are kept and its MLflow run is closed.
-
-        Raises:
-            RunError: the run folder cannot be written.
-        """
+        """What happens inside is the run: whatever ends it, its records are kept and its MLflow run is closed."""
         try:
             yield
         except BaseException as error:
             self.history.flush()
             if self.tracker:
                 self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
-            if not isinstance(error, OSError):
-                raise
-            reason = error.strerror or str(error)
-            raise RunError(
-                f"{self.run.path}: cannot be written ({reason}); checkpoints are kept; mend it and go on with --resume"
-            ) from None
+            raise
         if self.tracker:
             self.tracker.close()
 
@@ -211,7 +204,7 @@ def opened_run(
     Raises:
         UserError: a source is not there, the folder cannot be written or not be seen by all nodes, or the run to resume is not
             there, has other settings, or is in use.
-        RunError: what happens inside could not write.
+        RunError: what happens inside could not read or write a file.
     """
     _require_shared_storage(config, nodes)
     if _JOB_FOLDER in os.getcwd() and storage.absolute(config.output_dir) != config.output_dir:
@@ -226,7 +219,8 @@ def opened_run(
         with leased(run.path, _in_use(run)):
             if resume:
                 _note_changes(config, run, progress)
-                run.write_text("config.yaml", dump_yaml(config))
+                if not run.finished:
+                    run.write_text("config.yaml", dump_yaml(config))
             keep_parts(config, run)
             if run.finished:
                 progress.say(f"{run.path} is finished; there is nothing to resume")
@@ -238,12 +232,9 @@ def opened_run(
                 spoilt |= not resume and not run.has("history.jsonl")
                 raise
             except OSError as error:
-                if error.errno not in _CANNOT_BE_WRITTEN:
-                    raise
-                raise RunError(
-                    f"{run.path}: cannot be written ({error.strerror or error}); what is there is kept; mend it and go on with "
-                    "--resume"
-                ) from None
+                full = error.errno in _CANNOT_BE_WRITTEN
+                reason = f"cannot be written ({error.strerror or error})" if full else f"stopped by {error}"
+                raise RunError(f"{run.path}: {reason}; what is there is kept; mend it and go on with --resume") from error
     finally:
         if spoilt:  # now that no heartbeat makes the folder anew
             storage.delete_dir(run.path)
@@ -273,7 +264,7 @@ def ids_folder(config: RunConfig, run: RunFolder) -> str | None:
     return run.at("trained_ids") if config.train.record_ids else None
 
 
-def with_absolute_paths(config: ConfigT) -> ConfigT:
+def with_absolute_paths(config: SectionT) -> SectionT:
     """Workers run in other folders, so that a relative path would lead elsewhere."""
 
     def absolute(key: str, value: Any, marks: tuple[Mark, ...]) -> Any:

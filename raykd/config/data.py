@@ -180,10 +180,11 @@ _MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet"}
 
 
 def _kind_of(path: str) -> str:
-    suffix = PurePosixPath(path.lower().removesuffix(".gz")).suffix
+    location = path.lower().partition("?")[0] if "://" in path else path.lower()
+    suffix = PurePosixPath(location.removesuffix(".gz")).suffix
     if suffix in _MANIFEST_SUFFIXES:
         return "manifest"
-    return "webdataset" if suffix in {".tar", ".tgz"} or path.endswith(".tar.gz") else "auto"
+    return "webdataset" if suffix in {".tar", ".tgz"} else "auto"
 
 
 Source = Annotated[

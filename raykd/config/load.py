@@ -132,7 +132,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read (not UTF-8 text); give a YAML file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give an existing YAML file") from None
     tree = from_yaml(text, path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold `key: value` lines at the top level (got {got(tree)})")

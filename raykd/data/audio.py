@@ -25,6 +25,8 @@ from raykd.storage import is_remote
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+DECODERS = ("soundfile", "av") if importlib.util.find_spec("av") else ("soundfile",)
+"""What reads files here: what one does not know, the next may."""
 SILENCE_PEAK = 1e-3
 """Half the range of the samples (-60 dB of full scale) below which a clip counts as silent; a constant offset is no sound."""
 RATES_HZ = range(2_000, 768_001)
@@ -213,7 +215,7 @@ def _decode_otherwise(stream: BinaryIO, max_seconds: float | None, part: Part | 
     stream.seek(0)
     if not kind:
         raise AudioError("unreadable audio")
-    if importlib.util.find_spec("av") is None:
+    if "av" not in DECODERS:
         raise AudioError(f"{kind} needs PyAV: pip install 'raykd[audio]'")
     if part is not None and max_seconds is not None and part[1] > max_seconds:
         raise AudioError(f"too long (over {max_seconds:g} s)")

@@ -184,6 +184,16 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
+def stamp_of(path: str) -> str:
+    """What changes when the file does; the same for all files that are not there.
+
+    Raises:
+        OSError: its storage cannot be asked.
+    """
+    filesystem, inner = connect(path)
+    return _stamp(filesystem.get_file_info(inner))
+
+
 def _stamp(info: fs.FileInfo) -> str:
     return f"{info.size}:{info.mtime_ns}"
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raykd.config.data import Mix
+from raykd.data.languages import configured_language
 from raykd.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,13 +139,14 @@ def _shares(mix: Mix, languages: list[str], counts: NDArray[np.int64]) -> NDArra
     """The share of each language, summing to 1."""
     if mix.shares is None:
         shares = counts.astype(np.float64) ** (1.0 / (mix.temperature or 1.0))
-    elif set(mix.shares) == set(languages):
-        shares = np.array([mix.shares[language] for language in languages], np.float64)
-    else:
+        return shares / shares.sum()
+    given = {configured_language(name, "data.mix.shares"): share for name, share in mix.shares.items()}
+    if given.keys() != set(languages):
         raise UserError(
             f"data.mix.shares: names {', '.join(sorted(mix.shares))}, but the training data has {', '.join(languages)}; "
             "give each language of the data a share"
         )
+    shares = np.array([given[language] for language in languages], np.float64)
     return shares / shares.sum()
 
 

@@ -13,6 +13,7 @@ import ray
 
 from raykd import storage
 from raykd.config.data import DataConfig
+from raykd.data.audio import DECODERS
 from raykd.data.context import ray_data_settings
 from raykd.data.corpus import INDEX_FILE, REJECTS_FILE, SUMMARY_FILE, Corpus, file_sizes, open_corpus, write_parquet
 from raykd.data.format import SpeechFormat
@@ -107,6 +108,7 @@ def corpus_key(config: DataConfig, parts: Sequence[Part], speech_format: SpeechF
         "config": config.model_dump(mode="json", include=_KEY_FIELDS),
         "format": [speech_format.n_mels, speech_format.window_frames, speech_format.max_label_tokens],
         "tokenizer": encoder.fingerprint,
+        "decoders": DECODERS,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for part in parts:

@@ -39,9 +39,15 @@ def count_reasons(rejects: pa.Table) -> dict[str, int]:
 
 
 def check_rejects(
-    reasons: Mapping[str, int], rows: int, max_share: float, rejects_path: str, section: str = "data", what: str = "rows"
+    reasons: Mapping[str, int],
+    rows: int,
+    max_share: float,
+    rejects_path: str | None,
+    section: str = "data",
+    what: str = "rows",
 ) -> None:
-    """Stop when too many rows cannot be used. `section` is the part of the config that they are of, `what` names them.
+    """Stop when too many rows cannot be used. `section` is the part of the config that they are of, `what` names them,
+    `rejects_path` is where each is listed.
 
     Raises:
         UserError: no row can be used, or more than `max_share` of them cannot (filtered ones aside); it names the
@@ -57,5 +63,5 @@ def check_rejects(
     limit = f"more than {section}.max_reject_share={max_share:g} allows" if rejected < rows else "that is all of them"
     raise UserError(
         f"{section}.source: {faulty if rejected < rows else rejected} of {rows} {what} cannot be used, {limit}: {commonest}; "
-        f"see {rejects_path}, mend them or the {section} section of the config"
+        f"{f'see {rejects_path}, ' if rejects_path else ''}mend them or the {section} section of the config"
     )

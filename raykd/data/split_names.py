@@ -8,6 +8,8 @@ import posixpath
 import re
 from collections.abc import Collection, Sequence
 
+from raykd.errors import UserError
+
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("dev", "devel", "development", "validation", "validate", "valid", "val"), "dev"),
@@ -34,6 +36,19 @@ def split_name(name: str, own: Collection[str] = OWN_SPLITS) -> str | None:
         return mine
     found = splits_in(name)
     return (found.pop() if len(found) == 1 else None) if found else name.strip().lower()
+
+
+def chosen_splits(names: Sequence[str], there: Collection[str], key: str) -> tuple[str, ...]:
+    """Our names of splits that a config chooses in its own words (`validation` is `dev`).
+
+    Raises:
+        UserError: one of them is not there; `key` is where the config names them.
+    """
+    ours = {name: split_name(name, there) for name in names}
+    missing = [name for name, mine in ours.items() if mine not in there]
+    if missing:
+        raise UserError(f"{key}: the data has no split {', '.join(missing)}; it has {', '.join(sorted(there))}")
+    return tuple(dict.fromkeys(mine for mine in ours.values() if mine))
 
 
 def splits_in(name: str) -> set[str]:

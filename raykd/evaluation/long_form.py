@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from raykd.config.training import LongFormConfig
 from raykd.data.format import SAMPLE_RATE
+from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
 from raykd.evaluation.recogniser import ModelChoice, evaluation_dtype, lay_over
 from raykd.models.whisper import load_processor, load_whisper
@@ -52,6 +53,8 @@ class LongFormRecogniser:
             lay_over(model, choice.weights)
         self._model = model.to(device, evaluation_dtype(choice.dtype, device)).eval()
         self._processor: Any = load_processor(choice.model, choice.revision)
+        self.languages = LabelEncoder(choice.model, choice.revision).languages
+        """Codes of those that the model knows."""
         if not hasattr(self._model.generation_config, "no_timestamps_token_id"):
             raise UserError(f"{choice.model}: its generation config has no timestamps, which long recordings need")
 

@@ -11,6 +11,7 @@ import ray
 import torch
 
 from raykd.config.training import EvaluationConfig, LongFormConfig
+from raykd.data import rejects
 from raykd.data.audio import AudioError
 from raykd.data.corpus import Index
 from raykd.data.format import SAMPLE_RATE
@@ -106,14 +107,17 @@ class _Worker:
         told = {**row, "audio": None}
         if row["problem"]:
             return Transcript(told, row["problem"])
+        if row["language"] not in self._recogniser.languages:
+            return Transcript(told, rejects.UNKNOWN_LANGUAGE)
         try:
             samples_S = samples_of(row)
+            begin = time.perf_counter()
+            segments = self._recogniser.segments(samples_S, row["language"], row["id"])
         except AudioError as error:
             return Transcript(told, error.reason)
-        begin = time.perf_counter()
-        segments = self._recogniser.segments(samples_S, row["language"], row["id"])
-        seconds = time.perf_counter() - begin
-        return Transcript(told, None, len(samples_S) / SAMPLE_RATE, seconds, tuple(segments))
+        except Exception as error:  # a recording that nobody foresaw must not end a job of thousands
+            return Transcript(told, f"{rejects.NOT_PROCESSED} ({type(error).__name__})")
+        return Transcript(told, None, len(samples_S) / SAMPLE_RATE, time.perf_counter() - begin, tuple(segments))
 
 
 def recordings_of(parts: Sequence[Part], split: str) -> Iterator[Row]:

@@ -115,7 +115,7 @@ def _load(file: str, size: int | None, changed_ns: int | None) -> Vocabulary:
     """The words of a file as it is at a time: with `size` and `changed_ns` in the key, a changed file is read again."""
     try:
         data = storage.read_bytes(file)
-        text = (gzip.decompress(data) if file.endswith(".gz") else data).decode("utf-8-sig")
+        text = (gzip.decompress(data) if file.partition("?")[0].endswith(".gz") else data).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"evaluation.vocabulary: {file} is not UTF-8 text; give one word a line") from None
     except (OSError, EOFError, zlib.error) as error:

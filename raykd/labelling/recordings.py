@@ -1,6 +1,7 @@
 """A teacher's transcripts of whole recordings, cut at its timestamps into utterances of a manifest (`--long-form`).
 
-The folder has `parts/*.json` (a recording each; what is there is not done again), and at the end `segments.jsonl`, a manifest
+The folder has `parts/*.json` (a recording each; what is there is not done again, unless it had
+failed or the recording or its row is another now), and at the end `segments.jsonl`, a manifest
 whose rows are parts of the recordings, and `recordings.json`: of each its length, text, and WER where there is a gold text.
 """
 
@@ -14,8 +15,11 @@ from typing import Any
 from raykd import storage
 from raykd.config import Config
 from raykd.config.data import LabelFilter
+from raykd.data.files import stamp_of
 from raykd.data.labels import why_dropped
+from raykd.data.rejects import DUPLICATE_ID, check_rejects
 from raykd.data.sources import all_parts
+from raykd.data.split_names import chosen_splits
 from raykd.data.text import clean
 from raykd.errors import UserError
 from raykd.evaluation.recogniser import ModelChoice
@@ -26,6 +30,7 @@ from raykd.labelling.transcripts import compression_ratio
 
 SEGMENTS_FILE = "segments.jsonl"
 RECORDINGS_FILE = "recordings.json"
+_HANGS_ON = ("id", "path", "start_s", "duration_s", "text", "language", "split")
 _EMBEDDED = "a recording that is no file of its own, so that no part of it can be named"
 
 
@@ -52,9 +57,11 @@ def label_recordings(
     with alone(folder):
         begin(folder, plan)
         rows = [_usable(row) for part in all_parts(config.data, needs_text=False) for row in part.rows()]
-        rows = [row for row in rows if row["split"] in (None, *config.label.splits)]
+        splits = chosen_splits(config.label.splits, {row["split"] for row in rows if row["split"]} | {"train"}, "label.splits")
+        rows = [row for row in rows if row["split"] in (None, *splits)]
+        rows, twice = _each_id_once(rows)
         done = _done(folder)
-        left = [row for row in rows if row["id"] not in done]
+        left = [row for row in rows if done.get(row["id"]) != _digest(row)]
         progress(len(rows) - len(left))
         choice = ModelChoice(teacher.model, teacher.revision, dtype=teacher.dtype)
         stream = transcripts(
@@ -63,7 +70,7 @@ def label_recordings(
         for number, one in enumerate(stream, len(rows) - len(left) + 1):
             _keep(folder, one)
             progress(number)
-        return _finish(folder, [_kept(folder, row["id"]) for row in rows], config)
+        return _finish(folder, [_kept(folder, row["id"]) for row in rows], twice, config)
 
 
 def _usable(row: Row) -> Row:
@@ -72,14 +79,29 @@ def _usable(row: Row) -> Row:
     return {**row, "audio": None, "problem": _EMBEDDED}
 
 
+def _each_id_once(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """The first row of each id, and how many others there are."""
+    first: dict[str, Row] = {}
+    others = sum(first.setdefault(row["id"], row) is not row for row in rows)
+    return list(first.values()), others
+
+
+def _digest(row: Row) -> str:
+    """Of all that a transcript and its score hang on; a file by its size and time of change."""
+    file = stamp_of(row["path"]) if row["path"] else None
+    return hashlib.blake2b(json.dumps([*(row[name] for name in _HANGS_ON), file]).encode(), digest_size=12).hexdigest()
+
+
 def _piece(folder: str, recording: str) -> str:
     return storage.join(folder, "parts", f"{hashlib.blake2b(recording.encode(), digest_size=12).hexdigest()}.json")
 
 
-def _done(folder: str) -> set[str]:
+def _done(folder: str) -> dict[str, str]:
+    """What was transcribed: the digests of the rows, by id."""
     path = storage.join(folder, "parts")
     names = storage.list_dir(path) if storage.exists(path) else []
-    return {json.loads(storage.read_bytes(storage.join(path, name)))["id"] for name in names if name.endswith(".json")}
+    pieces = [json.loads(storage.read_bytes(storage.join(path, name))) for name in names if name.endswith(".json")]
+    return {piece["id"]: piece.get("row_digest", "") for piece in pieces if not piece["problem"]}
 
 
 def _kept(folder: str, recording: str) -> dict[str, Any]:
@@ -91,6 +113,7 @@ def _keep(folder: str, one: Transcript) -> None:
     piece = {
         **{name: row[name] for name in ("id", "path", "language", "split", "recording", "start_s")},
         "gold": clean(row["text"]) or None,
+        "row_digest": _digest(row),
         "problem": one.problem,
         "duration_s": one.duration_s,
         "segments": [asdict(segment) for segment in one.segments],
@@ -99,9 +122,11 @@ def _keep(folder: str, one: Transcript) -> None:
         storage.write_text(_piece(folder, row["id"]), json.dumps(piece, ensure_ascii=False))
 
 
-def _finish(folder: str, pieces: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """Write the manifest and the summary."""
+def _finish(folder: str, pieces: list[dict[str, Any]], twice: int, config: Config) -> dict[str, Any]:
+    """Write the manifest and the summary. `twice`: rows whose id another one has."""
     reasons = Counter(piece["problem"] for piece in pieces if piece["problem"])
+    reasons.update({DUPLICATE_ID: twice} if twice else {})
+    check_rejects(dict(reasons.most_common()), len(pieces) + twice, config.data.max_reject_share, None, what="recordings")
     lines, recordings = [], []
     for piece in pieces:
         scored = _scored(piece, config)

@@ -22,6 +22,7 @@ from raykd.data.corpus import REJECTS_FILE, Corpus, Index, Utterance, read_utter
 from raykd.data.labels import LABELS_FILE, LABELS_SCHEMA, Labels, open_labels
 from raykd.data.teacher_cache import read_table
 from raykd.data.text import LabelEncoder
+from raykd.errors import UserError
 from raykd.evaluation.decode import Confidence, encode, greedy_decode
 from raykd.evaluation.normalize import NormalizerChoice
 from raykd.evaluation.scoring import score_sentences
@@ -61,7 +62,8 @@ def make_labels(
         progress: told after each batch.
 
     Raises:
-        UserError: labels are there that were made otherwise, another process makes them, or the folder cannot be written.
+        UserError: labels are there that were made otherwise, another process makes them, the folder cannot be written, or no
+            utterance is to be labelled.
     """
     plan = _plan(teacher, ready, config, data, normalizer)
     with alone(folder):
@@ -72,6 +74,9 @@ def make_labels(
         begin(folder, plan)
         index = ready.corpus.index("all")
         wanted = _wanted(index, config)
+        if not wanted:
+            has = ", ".join(ready.corpus.splits)
+            raise UserError(f"label.splits: the data has no {', '.join(config.splits)} to label; it has {has}")
         left = sorted(set(wanted) - _done(folder, index), key=lambda position: -float(index.duration_s[position]))
         items: list[Item] = [
             {"positions": left[start : start + config.batch_size]} for start in range(0, len(left), config.batch_size)

@@ -55,7 +55,7 @@ def load_parts_file(path: str) -> PartsFile:
     try:
         file = PartsFile(storage.absolute(path), storage.read_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); give the path of a .py file with parts") from None
     from raykd.parts.rooms import add_parts
 

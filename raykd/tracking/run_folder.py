@@ -4,6 +4,7 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,13 @@ class RunFolder:
     def evaluation_path(self, model: str, split: str) -> str:
         """Every scored utterance of `teacher` or `student` on a split."""
         return self.at(f"evaluation/{model}-{split}.parquet")
+
+    def make_once(self, folder: str, make: Callable[[], None]) -> None:
+        """Have a folder of the run filled, unless it was: half of it, as a kill leaves it, does not count."""
+        whole = storage.join(folder, "complete")
+        if not storage.exists(whole):
+            make()
+            storage.write_text(whole, "")
 
     def at(self, relative: str) -> str:
         """The path of a file or folder in the run folder."""

@@ -1,6 +1,7 @@
 """Recordings longer than a window: evaluated as a whole, and labelled and cut into utterances that train."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ def test_error_rates_are_of_whole_recordings(
             [
                 *("--model", str(lively_dir), "--data", str(recordings), "--long-form", method, "--out", str(out)),
                 *(f"evaluation.workers={workers}", f"data.cache_dir={tmp_path / 'cache'}", "evaluation.batch_size=4"),
+                "data.max_reject_share=0.3",
             ]
         )
         made.append(pq.read_table(out / "test.parquet"))
         summary = json.loads((out / "test.json").read_text())
         assert summary["audio_s"] == pytest.approx(sum(SECONDS), abs=0.1)
         assert summary["decoding"].startswith("long form")
+        assert summary["left_out"] == {"unreadable audio": 1}
     assert made[0].equals(made[1])
     assert made[0].column("id").to_pylist() == ["r0.flac", "r1.flac", "r2.flac"]
     assert made[0].column("duration_s").to_pylist() == list(SECONDS)
@@ -70,7 +73,7 @@ def test_labels_of_recordings_are_parts_of_them(
     unlabelled.write_text("".join(json.dumps({"audio": row["audio"], "language": "cs"}) + "\n" for row in rows))
     config = Config.model_validate(
         {
-            "data": {"source": str(unlabelled), "cache_dir": str(tmp_path / "cache")},
+            "data": {"source": str(unlabelled), "cache_dir": str(tmp_path / "cache"), "max_reject_share": 0.3},
             "teacher": {"model": str(lively_dir), "dtype": "float32"},
             "student": {"decoder_layers": 1},
             "objective": {"recipe": "kd"},
@@ -92,14 +95,14 @@ def test_labels_of_recordings_are_parts_of_them(
         seconds = SECONDS[int(Path(line["audio"]).stem[1:])]
         assert 0 <= line["start"] < line["end"] <= seconds
         assert line["text"]
-    # What was done is not done again.
-    pieces = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
-    last = max(pieces)
-    last.unlink()
+    # What was done is not done again, but for what failed and for what is another recording now.
+    pieces = {json.loads(path.read_text())["path"]: path for path in (out / "parts").iterdir()}
+    times = {name: path.stat().st_mtime_ns for name, path in pieces.items()}
+    changed = next(name for name in pieces if name.endswith("r0.flac"))
+    os.utime(changed, (1, 1))
     label()
-    assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir() if path != last} == {
-        path: time for path, time in pieces.items() if path != last
-    }
+    again = {name for name, path in pieces.items() if path.stat().st_mtime_ns != times[name]}
+    assert {Path(name).name for name in again} == {"r0.flac", "broken.flac"}
     assert [json.loads(line) for line in (out / "segments.jsonl").read_text().splitlines()] == lines
     # The manifest is a source: each of its rows that can be used is that part of its recording.
     data = DataConfig(source=str(out / "segments.jsonl"), cache_dir=str(tmp_path / "cache"), dev_share=0, max_reject_share=1)

@@ -32,3 +32,18 @@ def test_one_that_was_begun_is_gone_on_with_and_a_finished_one_is_used(tmp_path:
     for name in ("metrics.json", "report.html"):
         begun[0].write_text(name, "")
     assert ensure_teacher(config, die) == begun[0].student_dir
+
+
+def test_half_a_student_is_made_again(tmp_path: Path) -> None:
+    """transformers writes config.json before the weights: a kill in between left a folder that looked whole."""
+    run, made = RunFolder(str(tmp_path)), []
+
+    def killed() -> None:
+        run.write_text("student_init/config.json", "{}")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.make_once(run.student_init_dir, killed)
+    for _ in range(2):
+        run.make_once(run.student_init_dir, lambda: made.append(run))
+    assert made == [run]

@@ -7,7 +7,7 @@ import pytest
 
 from raykd.config import Config
 from raykd.config.load import parse
-from raykd.errors import UserError
+from raykd.errors import RunError, UserError
 from raykd.runs import opened_run
 from raykd.tracking.history import read_history
 from raykd.tracking.progress import Progress
@@ -73,3 +73,25 @@ def test_it_may_not(change: str, tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match=change.split("=")[0]), opened_run(config(tmp_path, change), True, 1, quiet):
         pytest.fail("resumed")
+
+
+def test_a_finished_run_keeps_the_config_that_it_was_made_with(tmp_path: Path) -> None:
+    quiet = Progress(quiet=True)
+    with opened_run(config(tmp_path), False, 1, quiet) as (_, run):
+        for name in ("metrics.json", "report.html"):
+            run.write_text(name, "")
+        assert run.finished
+    before = Path(run.config_path).read_text()
+    with opened_run(config(tmp_path, "train.lr=0.5"), True, 1, quiet) as (_, again):
+        assert again == run
+    assert Path(run.config_path).read_text() == before
+
+
+def test_a_file_that_is_gone_is_not_told_as_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    quiet = Progress(quiet=True)
+    with (
+        pytest.raises(RunError, match=r"stopped by .*shard-7.*--resume") as told,
+        opened_run(config(tmp_path), False, 1, quiet),
+    ):
+        (tmp_path / "shard-7").read_bytes()
+    assert "cannot be written" not in str(told.value)

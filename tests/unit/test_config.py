@@ -121,6 +121,7 @@ def test_an_override_reaches_one_of_two_aliased_sections(tmp_path: Path) -> None
         ("hf:google/fleurs", HuggingFaceSource(path="google/fleurs")),
         ("speech/train.jsonl", ManifestSource(path="speech/train.jsonl")),
         ("s3://bucket/speech/*.parquet", ManifestSource(path="s3://bucket/speech/*.parquet")),
+        ("s3://b/train.jsonl.gz?region=eu", ManifestSource(path="s3://b/train.jsonl.gz?region=eu")),
         ("shards/000.tar.gz", WebDatasetSource(path="shards/000.tar.gz")),
         ("{path: speech/train.csv}", ManifestSource(path="speech/train.csv")),
         ("release", CommonVoiceSource(path="release")),

@@ -18,6 +18,7 @@ from raykd.data.labels import LABELS_FILE, LABELS_SCHEMA, labelled_parts, open_l
 from raykd.data.rejects import FILTERED, check_rejects
 from raykd.data.text import LabelEncoder
 from raykd.errors import UserError
+from raykd.labelling.recordings import _each_id_once
 from raykd.labelling.summary import summary, tables
 from raykd.labelling.transcripts import compression_ratio, segments_of
 from tests.corpora import row
@@ -184,3 +185,8 @@ def test_timestamps_are_cut_into_segments(tiny_whisper_dir: Path) -> None:
 def test_repetition_compresses_well() -> None:
     assert compression_ratio("") == 0
     assert compression_ratio("a tak dál " * 40) > 2.4 > compression_ratio("Každý pes jiná ves, a přece tu nikdo neštěká.")
+
+
+def test_recordings_that_share_an_id_are_told() -> None:
+    rows = [{"id": "a", "path": "1"}, {"id": "b", "path": "2"}, {"id": "a", "path": "3"}]
+    assert _each_id_once(rows) == (rows[:2], 1)

@@ -92,7 +92,7 @@ def drawn(mix: Mix, epochs: int = 1, **counts: int) -> tuple[dict[str, int], lis
 
 
 def test_shares_give_each_language_its_part_of_an_epoch() -> None:
-    languages, times = drawn(Mix(shares={"cs": 3, "uk": 1}), cs=90, uk=10)
+    languages, times = drawn(Mix(shares={"Czech": 3, "uk": 1}), cs=90, uk=10)
     assert languages == {"cs": 75, "uk": 25}
     assert {times[0][position] for position in range(90)} == {0, 1}
     assert {times[0][position] for position in range(90, 100)} == {2, 3}

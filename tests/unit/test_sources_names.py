@@ -10,7 +10,7 @@ from raykd.config.data import DataConfig
 from raykd.data.files import child, list_files, read_lines, relative_to
 from raykd.data.languages import whisper_code
 from raykd.data.sources.recognise import recognise_folder, with_speech_kinds
-from raykd.data.split_names import split_name, split_of_file, split_of_folders, splits_beside
+from raykd.data.split_names import chosen_splits, split_name, split_of_file, split_of_folders, splits_beside
 from raykd.data.utterances import Origin, tables, utterance
 from raykd.errors import UserError
 
@@ -291,3 +291,10 @@ def test_values_of_any_type_make_a_row(tmp_path: Path) -> None:
         assert table.column("problem")[0].as_py() is not None
         assert re.fullmatch(r"here|3|-1\.5|x|\N{REPLACEMENT CHARACTER}", table.column("id")[0].as_py())
         assert isinstance(table, pa.Table)
+
+
+def test_splits_that_a_config_chooses_are_named_as_a_person_would_and_must_be_there() -> None:
+    there = {"train", "dev", "test_other"}
+    assert chosen_splits(["validation", "Train", "test-other", "dev"], there, "label.splits") == ("dev", "train", "test_other")
+    with pytest.raises(UserError, match=r"label\.splits: the data has no split trian; it has dev, test_other, train"):
+        chosen_splits(["trian", "dev"], there, "label.splits")

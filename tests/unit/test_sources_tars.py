@@ -78,3 +78,20 @@ def test_a_tar_that_breaks_off_ends_with_a_problem(tmp_path: Path) -> None:
     assert rows[-1]["problem"] == "unreadable rest of a tar"
     (tmp_path / "a.tar").write_bytes(b"no tar" * 1_000)
     assert [row["problem"] for row in read(str(tmp_path / "a.tar"))] == ["unreadable rest of a tar"]
+
+
+def test_webdataset_text_that_comes_after_a_json_without_any_is_waited_for(tmp_path: Path) -> None:
+    """A tar made with `tar --sort`, by kind of member."""
+    about, said = json.dumps({"speaker": "a"}).encode(), json.dumps({"Text": "in the json"}).encode()
+    members = {
+        **{f"{n}.flac": clip(300, "FLAC") for n in range(3)},
+        **{"0.json": about, "1.json": about, "2.json": said},
+        **{"0.txt": b"first", "1.txt": b"second"},
+    }
+    write_tar(tmp_path / "train.tar", members)
+    rows = by_id(read(str(tmp_path), language="cs"))
+    assert {name: (row["text"], row["problem"]) for name, row in rows.items()} == {
+        "train/0": ("first", None),
+        "train/1": ("second", None),
+        "train/2": ("in the json", None),
+    }

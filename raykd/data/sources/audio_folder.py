@@ -42,13 +42,13 @@ _COMPARED = 100
 class FilesPart:
     """Audio files and, for each, the file with its transcript, or the transcript from a list."""
 
-    pairs: tuple[tuple[SourceFile, str | None, str | None], ...]
+    pairs: tuple[tuple[SourceFile, SourceFile | None, str | None], ...]
     origin: Origin
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Utterance rows, with the transcripts read."""
         for file, transcript, listed in self.pairs:
-            said, problem = ({"text": listed}, None) if transcript is None else _read_text(transcript)
+            said, problem = ({"text": listed}, None) if transcript is None else _read_text(transcript.path)
             fields = {"audio": file.path, "split": split_of_folders(file.name), **said}
             yield utterance(fields, file.name, self.origin, problem)
 
@@ -92,7 +92,7 @@ def audio_folder_parts(path: str, prefix: str, language: str | None, needs_text:
         )
     ]
     listed = {posixpath.dirname(file.name) for file in metadata}
-    transcripts = {posixpath.splitext(file.name)[0]: file.path for file in files if file.name.lower().endswith(".txt")}
+    transcripts = {posixpath.splitext(file.name)[0]: file for file in files if file.name.lower().endswith(".txt")}
     pairs = [
         (file, transcripts.get(posixpath.splitext(file.name)[0]), _text_in(listing, file.name))
         for file in audio

@@ -44,7 +44,7 @@ def common_voice_parts(
         (file,) = list_files(child(path, f"{name}.tsv"), (".tsv",), "Common Voice table")
         of_file = text_parts(file, Origin(clips, clips, prefix, override or language, name, language_columns=columns))
         if most and name in most:
-            chosen = frozenset(prefix + clip for clip in most_voted(file, most[name]))
+            chosen = tuple(prefix + clip for clip in most_voted(file, most[name]))
             of_file = [Voted(part, chosen) for part in of_file]
         parts += of_file
     return parts
@@ -55,11 +55,12 @@ class Voted:
     """The chosen rows of a part."""
 
     part: Part
-    ids: frozenset[str]
+    ids: tuple[str, ...]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """See `Part`."""
-        return (row for row in self.part.rows() if row["id"] in self.ids)
+        chosen = frozenset(self.ids)
+        return (row for row in self.part.rows() if row["id"] in chosen)
 
 
 def most_voted(file: SourceFile, count: int) -> list[str]:

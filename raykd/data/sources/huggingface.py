@@ -63,6 +63,8 @@ class StreamPart:
     dataset: "IterableDataset"
     name: str
     origin: Origin
+    stamps: tuple[tuple[str, ...], ...] = ()
+    """Of the split's files: what `datasets` tells a change by, time or ETag, on the hub repository and commit."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Utterance rows."""
@@ -161,17 +163,18 @@ def _builder_parts(builder: "DatasetBuilder", origin: Origin) -> list[Part]:
         root = builder.base_path or origin.root
         files = []
         for split in sorted(files_of_split):
-            for path in files_of_split[split]:
-                file = SourceFile(path, root, relative_to(root, path), "")
+            for path, stamp in zip(files_of_split[split], files_of_split[split].origin_metadata, strict=True):
+                file = SourceFile(path, root, relative_to(root, path), ":".join(stamp))
                 files.append((file, replace(origin, root=root, folder=file.folder, split=str(split))))
         return parquet_parts(files)
     parts: list[Part] = []
     for split, dataset in sorted(builder.as_streaming_dataset().items()):
-        parts += _stream_parts(dataset, str(split), origin)
+        of_split = files_of_split.get(split) if files_of_split else None
+        parts += _stream_parts(dataset, str(split), origin, tuple(of_split.origin_metadata) if of_split else ())
     return parts
 
 
-def _stream_parts(dataset: "IterableDataset", split: str, origin: Origin) -> list[Part]:
+def _stream_parts(dataset: "IterableDataset", split: str, origin: Origin, stamps: tuple[tuple[str, ...], ...]) -> list[Part]:
     from datasets import Audio
 
     if dataset.features is not None:
@@ -183,4 +186,4 @@ def _stream_parts(dataset: "IterableDataset", split: str, origin: Origin) -> lis
                 dataset = dataset.cast_column(name, Audio(decode=False))
     n_shards = dataset.num_shards
     own = replace(origin, split=split)
-    return [StreamPart(dataset.shard(n_shards, index), f"{split}/{index:05d}", own) for index in range(n_shards)]
+    return [StreamPart(dataset.shard(n_shards, index), f"{split}/{index:05d}", own, stamps) for index in range(n_shards)]

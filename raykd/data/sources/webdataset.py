@@ -5,7 +5,7 @@ import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -71,7 +71,7 @@ def _together(members: Iterator[Member], needs_text: bool) -> Iterator[tuple[str
     for stem, group in groupby(members, key=lambda member: member[0]):
         found = [(extension, data) for _, extension, data in group]
         whole = waiting.pop(stem, []) + found
-        if _is_whole([extension for extension, _ in whole], needs_text):
+        if _is_whole(whole, needs_text):
             n_bytes -= sum(len(data or b"") for _, data in whole[: len(whole) - len(found)])
             yield stem, whole
             continue
@@ -84,9 +84,11 @@ def _together(members: Iterator[Member], needs_text: bool) -> Iterator[tuple[str
     yield from waiting.items()
 
 
-def _is_whole(extensions: Collection[str], needs_text: bool) -> bool:
-    audio = any(f".{extension.rpartition('.')[2]}" in AUDIO_SUFFIXES for extension in extensions)
-    return audio and (not needs_text or bool({"txt", "json"} & set(extensions)))
+def _is_whole(members: list[tuple[str, bytes | None]], needs_text: bool) -> bool:
+    """There is sound, and text where that is needed: a JSON may have none, and the text come later."""
+    if not any(f".{extension.rpartition('.')[2]}" in AUDIO_SUFFIXES for extension, _ in members):
+        return False
+    return not needs_text or bool({_TRANSCRIPT, *TEXT_COLUMNS} & {name.lower() for name in _fields(members)[0]})
 
 
 def webdataset_parts(path: str, prefix: str, language: str | None, needs_text: bool = True) -> list[Part]:

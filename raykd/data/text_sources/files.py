@@ -76,10 +76,10 @@ def bounded_lines(stream: BufferedIOBase) -> Iterator[bytes | None]:
 def _open(file: SourceFile) -> Iterator[BufferedIOBase]:
     filesystem, inner = connect(file.path)
     with filesystem.open_input_stream(inner, compression=None, buffer_size=_CHUNK_BYTES) as stream:
-        if file.path.lower().endswith(".gz"):
+        if file.name.lower().endswith(".gz"):
             with gzip.GzipFile(fileobj=stream) as unpacked:
                 yield unpacked
-        elif file.path.lower().endswith(".xz"):
+        elif file.name.lower().endswith(".xz"):
             with lzma.LZMAFile(stream) as unpacked:
                 yield unpacked
         else:
