@@ -145,9 +145,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="a model with the whole vocabulary, for that; default: the run's teacher")
     parser.add_argument("--data", metavar="SOURCE", help="speech to try it on; default: the run's test split")
     parser.add_argument("--language", help="of --data, where it does not say")
-    parser.add_argument("--clips", type=int, default=20, help="how many clips (default 20)")
+    parser.add_argument("--clips", type=_at_least_one, default=20, help="how many clips (default 20)")
     parser.add_argument("--tolerance", type=float, help="share of words that may differ from PyTorch's")
     return parser.parse_args(arguments)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got {text})")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def in_words(results: Results) -> list[str]:
             change = results.differences.get((test, setting, best.method))
             if change is not None:
                 sure = "more than other utterances explain" if starred(change.p) else "no more than other utterances explain"
-                text += f": {abs(100 * change.value):.2f} points from {results.against}, {sure}"
+                text += f": {100 * change.value:+.2f} points from {results.against} over all words, {sure}"
             sentences.append(text + ".")
     return sentences
 

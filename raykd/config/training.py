@@ -29,7 +29,7 @@ class TrainConfig(Section):
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate goes on after the warm-up: down to 0 at the last step (linear, cosine), or as it is."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0; at most those of the run."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's; biases and norms have none."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)

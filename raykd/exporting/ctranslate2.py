@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
+from raykd import storage
 from raykd.data.mel import log_mel, pad_mel
 from raykd.data.text import LabelEncoder
 from raykd.exporting.clips import Clip
@@ -32,7 +32,7 @@ def convert(model: WhisperForConditionalGeneration, processor: WhisperProcessor,
     """Write the folder with CTranslate2's own converter, and the files that faster-whisper reads beside the weights."""
     from ctranslate2.converters import TransformersConverter
 
-    with tempfile.TemporaryDirectory() as folder:
+    with storage.temporary_dir() as folder:
         save_whisper(model, processor, folder)
         files = ["tokenizer.json", "preprocessor_config.json"]
         TransformersConverter(folder, copy_files=files).convert(out, quantization=quantization, force=True)
@@ -46,10 +46,11 @@ def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[R
     """CTranslate2 with raykd's features; faster-whisper where the model has the positions that it counts on."""
     config = read_config(str(Path(out, _TOKENIZER)))
     rounded = 0.0 if quantization == "float32" else _ROUNDED
-    found = [Runtime("CTranslate2", _Direct(out, config), windows, rounded)]
+    direct = _Direct(out, config)
+    found = [Runtime("CTranslate2", direct, windows, rounded, direct.computes_in)]
     if (config.max_source_positions, config.max_target_positions) == (WINDOW_POSITIONS, LABEL_POSITIONS):
         tolerance = max(rounded, _OWN_FEATURES)
-        found.append(Runtime("faster-whisper", _FasterWhisper(out, config), windows, tolerance))
+        found.append(Runtime("faster-whisper", _FasterWhisper(out, config), windows, tolerance, direct.computes_in))
     return found
 
 
@@ -61,6 +62,7 @@ class _Direct:
         self._model: Any = ctranslate2.models.Whisper(
             out, device="cpu", compute_type=_AS_FAR_AS_POSSIBLE, intra_threads=_threads()
         )
+        self.computes_in = str(self._model.compute_type)
         self._config, self._labels = config, LabelEncoder(str(Path(out, _TOKENIZER)))
 
     def __call__(self, clip: Clip, window: Window) -> str:

@@ -32,7 +32,7 @@ def convert(model: WhisperForConditionalGeneration, processor: WhisperProcessor,
 
 def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[Runtime]:
     """The base model with the experts of all files loaded into it."""
-    return [Runtime("raykd, experts from files", _FromFiles(out), windows)]
+    return [Runtime("raykd, experts from files", _FromFiles(out), windows, computes_in=quantization)]
 
 
 class _FromFiles:

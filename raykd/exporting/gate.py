@@ -17,7 +17,7 @@ from raykd.evaluation.recogniser import ModelChoice, Recogniser
 from raykd.evaluation.scoring import score_sentences, summarize
 from raykd.exporting import ctranslate2, experts, ggml, hf
 from raykd.exporting.clips import Clip
-from raykd.exporting.runtime import Window
+from raykd.exporting.runtime import Runtime, Window
 from raykd.models.expert_files import plain_whisper
 from raykd.models.experts import expert_languages
 from raykd.models.pruning import kept_tokens, pad_whisper, whole_vocabulary
@@ -36,6 +36,8 @@ class Checked:
 
     runtime: str
     window: Window
+    computes_in: str | None
+    """Type that the program computed in; None: it does not say."""
     wer: float
     wer_pytorch: float
     differing_words: float
@@ -102,7 +104,7 @@ def export(
             progress(f"{runtime.name}, {window} window")
             said = _timed(clips, partial(runtime.transcribe, window=window))
             allowed = runtime.tolerance if tolerance is None else tolerance
-            found.append(_compared(runtime.name, window, clips, expected[window], said, allowed, normalizer))
+            found.append(_compared(runtime, window, clips, expected[window], said, allowed, normalizer))
     failed = [one for one in found if not one.passed]
     if failed:
         raise RunError("\n".join(_told(one) for one in failed))
@@ -190,7 +192,7 @@ def _timed(clips: Sequence[Clip], transcribe: Callable[[Clip], str]) -> tuple[li
 
 
 def _compared(
-    name: str,
+    runtime: Runtime,
     window: Window,
     clips: Sequence[Clip],
     pytorch: tuple[list[str], float],
@@ -211,8 +213,9 @@ def _compared(
         if pair.words.errors
     ]
     return Checked(
-        runtime=name,
+        runtime=runtime.name,
         window=window,
+        computes_in=runtime.computes_in,
         wer=wer(references, theirs[0]),
         wer_pytorch=wer(references, pytorch[0]),
         differing_words=float(summarize(pairs, normalizer)["wer"]),

@@ -25,18 +25,18 @@ def convert(model: WhisperForConditionalGeneration, processor: WhisperProcessor,
 def runtimes(out: str, windows: tuple[Window, ...], quantization: str) -> list[Runtime]:
     """transformers' own `generate`."""
     tolerance = 0.0 if quantization == "float32" else 0.03
-    return [Runtime("transformers", _Generate(out), windows, tolerance)]
+    return [Runtime("transformers", _Generate(out, getattr(torch, quantization)), windows, tolerance, quantization)]
 
 
 class _Generate:
-    def __init__(self, out: str) -> None:
-        self._model: Any = load_whisper(out)
+    def __init__(self, out: str, dtype: torch.dtype) -> None:
+        self._model: Any = load_whisper(out, dtype)
         self._processor: Any = load_processor(out)
         self._positions = self._model.model.encoder.embed_positions.weight
 
     def __call__(self, clip: Clip, window: Window) -> str:
         features: Any = self._processor.feature_extractor(clip.samples_S, sampling_rate=16_000, return_tensors="pt")
-        mel_BMF = features.input_features
+        mel_BMF = features.input_features.to(self._model.dtype)
         config = self._model.config
         config.max_source_positions = len(self._positions)
         frames = mel_BMF.shape[-1]

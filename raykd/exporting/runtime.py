@@ -27,3 +27,5 @@ class Runtime:
     tolerance: float = 0.0
     """Share of words that may differ from the student's in PyTorch: more than none where the program makes its own features, or
     rounds the weights."""
+    computes_in: str | None = None
+    """Type that it computes in on this machine; None: it does not say."""

@@ -1,7 +1,7 @@
 """MLflow, from a thread of its own: an unreachable server costs one line on the terminal, never the training.
 
 Metrics that cannot be sent wait in `<run>/mlflow_spool.jsonl`; they go out when the server answers again, at the end of the
-run, or when the run is resumed.
+run, or when the run is resumed. `<run>/mlflow_unsent` marks a run whose results may not have arrived.
 """
 
 import json
@@ -21,9 +21,10 @@ from raykd.models.experts import expert_languages
 from raykd.models.whisper import read_config
 from raykd.shown import tree_without_secrets, without_secrets
 from raykd.tracking.history import JsonLines, read_json_lines
-from raykd.tracking.metrics import package_versions
+from raykd.tracking.metrics import Metrics, package_versions
 from raykd.tracking.mlflow_model import log_whisper
-from raykd.tracking.mlflow_values import Point, flat_params, points_of_record
+from raykd.tracking.mlflow_values import Point, flat_params, points_of_metrics, points_of_record
+from raykd.tracking.mlm import MlmMetrics, points_of_mlm_metrics
 from raykd.tracking.run_folder import RunFolder
 
 RETRY_S = 20.0
@@ -34,6 +35,7 @@ ANSWER_S = 60.0
 UPLOAD_S = 1800.0
 """Longest wait at the end of a run for artifacts and the model to be stored by a server that answers."""
 SPOOL = "mlflow_spool.jsonl"
+UNSENT = "mlflow_unsent"
 STORED_FILES = ("config.yaml", "metrics.json", "report.html", "history.jsonl")
 
 Job = Callable[[], None]
@@ -100,6 +102,10 @@ class MlflowTracker:
         """
         self._queue.put(self._log_student)
 
+    def results_follow(self) -> None:
+        """Mark the run until `close` has sent its results: a kill meanwhile, when the run counts as finished, loses none."""
+        self._run.write_text(UNSENT, "")
+
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Send everything and end the MLflow run. Waits a bounded time; what could not be sent stays in the spool."""
         self._queue.put(lambda: self._client.set_terminated(self._run_id, status))
@@ -110,12 +116,12 @@ class MlflowTracker:
             self._thread.join(0.1)
         self._keep(point for points in _drain(self._queue) for point in points)
         with self._lock:
-            if self._jobs and not self._spooled and not self._given_up:
-                self._run.write_text(SPOOL, "")  # nothing but files waits
-                self._spooled = True
             self._spool.flush()
-        if self._spooled:
-            self._say(f"MLflow: what could not be sent to {self.uri} waits in {self._spool.path}; --resume sends it")
+        if not self._given_up and (self._spooled or self._jobs or self._thread.is_alive()):
+            self._run.write_text(UNSENT, "")
+            self._say(f"MLflow: what could not be sent to {self.uri} waits in {self._run.path}; --resume sends it")
+        elif status == "FINISHED":  # what was stopped may have results that were not even queued
+            storage.delete_file(self._run.at(UNSENT))
 
     # ------------------------------------------------------------------------------------------ the thread
 
@@ -317,14 +323,25 @@ class MlflowTracker:
 
 
 def send_waiting(config: RunConfig, run: RunFolder, say: Callable[[str], None] = print) -> None:
-    """Send what the server did not take while a run that is finished now was going on; nothing happens when nothing waits."""
-    if not run.has(SPOOL):
+    """Send what the server did not take while a run that is finished now was going on, and its results again; nothing happens
+    when nothing waits."""
+    if not (run.has(SPOOL) or run.has(UNSENT)):
         return
     tracker = MlflowTracker(config, run, say=say)
+    tracker.log_points(_final_points(run))
     tracker.store_files()
     if config.tracking.log_model and run.has("student"):
         tracker.log_student()
+    elif config.tracking.log_model and run.has("mlm"):
+        tracker.store_files(*(f"mlm/{name}" for name in storage.list_dir(run.mlm_dir)))
     tracker.close()
+
+
+def _final_points(run: RunFolder) -> list[Point]:
+    metrics = run.read_json("metrics.json")
+    if run.has("mlm"):
+        return points_of_mlm_metrics(MlmMetrics.model_validate(metrics))
+    return points_of_metrics(Metrics.model_validate(metrics))
 
 
 def experiment_id(client: Any, name: str) -> str:

@@ -58,7 +58,8 @@ class Pace:
         if self._steps > 1:
             return step(batches)
         rows = sum(len(batch.ids) for batch in batches.micro)
-        with _Products() as counter:
+        # What is compiled first runs as it is: Dynamo would leave it so for good if it first met it under a dispatch mode.
+        with torch.compiler.set_stance("force_eager"), _Products() as counter:
             record = step(batches)
         self._flops_per_row = counter.flops / max(1, rows)
         return record

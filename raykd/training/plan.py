@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from raykd.config.training import TrainConfig
+from raykd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,17 @@ class TrainingPlan:
 
 
 def plan_training(config: TrainConfig, steps_per_epoch: int) -> TrainingPlan:
-    """The plan for epochs of `steps_per_epoch` global batches."""
+    """The plan for epochs of `steps_per_epoch` global batches.
+
+    Raises:
+        UserError: the epochs have fewer steps than the warm-up.
+    """
     steps = config.steps if config.steps is not None else max(1, round((config.epochs or 1) * steps_per_epoch))
+    if config.warmup_steps > steps:
+        raise UserError(
+            f"train.warmup_steps: must be at most the {steps} steps of {config.epochs:g} epochs (got {config.warmup_steps}); "
+            "lower it or raise train.epochs"
+        )
     return TrainingPlan(
         steps=steps,
         steps_per_epoch=steps_per_epoch,

@@ -1,6 +1,5 @@
 """A profile of some steps: what each part of a step takes, and PyTorch's own trace."""
 
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,7 +35,7 @@ class Profile:
         if self._profiler is None or self._timer is None:
             return {}
         self._open.close()
-        with tempfile.TemporaryDirectory() as here:
+        with storage.temporary_dir() as here:
             path = Path(here, TRACE)
             self._profiler.export_chrome_trace(str(path))
             storage.write_bytes(storage.join(folder, TRACE), path.read_bytes())

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 from raykd import storage
+from raykd.training.profiling import TRACE, Profile
 
 HOLDER = """
 import os, time
@@ -47,3 +50,11 @@ def test_the_next_one_removes_it_and_none_that_is_in_use(tmp_path: Path, monkeyp
         alive.kill()
         alive.wait()
     assert not Path(mine).parent.exists()
+
+
+def test_a_trace_is_written_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "temporary_dir", lambda: nullcontext(str(tmp_path)))
+    profile = Profile(torch.device("cpu"))
+    profile.begin()
+    profile.end(str(tmp_path / "out"))
+    assert (tmp_path / TRACE).exists()

@@ -10,6 +10,7 @@ import ray.exceptions
 import raykd
 from raykd import cli
 from raykd.errors import RunError, UserError
+from raykd.export import main as export
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -115,3 +116,9 @@ def test_a_lost_ray_is_one_line_and_a_fault_of_ours_is_not(capsys: pytest.Captur
 
     with pytest.raises(RayTaskError):
         cli.run_command(fail, [])
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "a"])
+def test_an_export_is_tried_on_one_clip_at_least(count: str) -> None:
+    with pytest.raises(UserError, match=rf"--clips: must be a whole number of at least 1 \(got {count}\)"):
+        export(["runs/x", "--format", "hf", f"--clips={count}"])

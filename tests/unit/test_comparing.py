@@ -183,7 +183,8 @@ def test_tables_say_rates_spreads_and_differences() -> None:
 def test_the_page_and_the_numbers() -> None:
     made = results()
     assert in_words(made) == [
-        "On test, experts has the lowest word error rate, 6.25 %: 35.00 points from ce, more than other utterances explain."
+        "On test, experts has the lowest word error rate, 6.25 %: -35.00 points from ce over all words, more than other "
+        "utterances explain."
     ]
     page = render("x<y", made, "python -m raykd.compare --config c.yaml", "seeds: [0]")
     assert "x&lt;y" in page
@@ -193,6 +194,15 @@ def test_the_page_and_the_numbers() -> None:
     numbers = json_of(made)
     assert numbers["methods"][1]["wer"]["test"]["hu"] == pytest.approx([0.0, 0.05])
     assert numbers["methods"][1]["expert_use"]["test"][0] == {"cs": {"expert_use_encoder": 0.25, "expert_use_decoder": 0.5}}
+
+
+def test_the_best_of_the_mean_may_be_worse_over_all_words() -> None:
+    """Nearly all the words are in cs."""
+    config = Config.model_validate({**BASE, "objective": "ce"})
+    rates = {"ce": scored([10, 5], [100, 10], "cs hu"), "smooth": scored([15, 4], [100, 10], "cs hu")}
+    outcomes = [Outcome(Job(method, "", 0, config), {"test": one}, {}, method) for method, one in rates.items()]
+    (told_of,) = in_words(Results.of(outcomes, None, 200))
+    assert "smooth has the lowest word error rate, 27.50 %: +3.64 points from ce over all words" in told_of
 
 
 def test_a_method_that_came_to_no_end_is_told() -> None:

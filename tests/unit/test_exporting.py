@@ -1,16 +1,19 @@
 """Exports: what each program says of a student is what PyTorch says, and what cannot be done is refused."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from raykd import storage
 from raykd.config.models import ScratchConfig
 from raykd.errors import RunError, UserError
-from raykd.exporting import ggml
+from raykd.exporting import ctranslate2, ggml, hf
 from raykd.exporting.clips import Clip
 from raykd.exporting.gate import Checked, as_json, export
 from raykd.models.demo import demo_processor, new_whisper
@@ -75,6 +78,17 @@ def test_a_short_window_and_a_cut_vocabulary_go_where_they_can(
     assert checked[programs[0], "clip"].differing_words == checked[programs[0], "whole"].differing_words == 0
     assert checked[programs[-1], "clip"].differing_words == 0
     assert json.loads(json.dumps(as_json(found)))[0]["runtime"] == programs[0]
+
+
+@pytest.mark.parametrize("quantization", ["float16", "bfloat16"])
+def test_transformers_computes_in_the_type_that_is_written(
+    quantization: str, whole: str, clips: list[Clip], tmp_path: Path
+) -> None:
+    (one,) = export(whole, str(tmp_path), "hf", quantization, clips[:1], tolerance=100.0)
+    assert one.computes_in == quantization
+    (runtime,) = hf.runtimes(str(tmp_path), ("whole",), quantization)
+    generate: Any = runtime.transcribe
+    assert generate._model.dtype == getattr(torch, quantization)
 
 
 def test_whisper_cpp_reads_what_is_written(whole: str, small: str, clips: list[Clip], tmp_path: Path) -> None:
@@ -142,14 +156,25 @@ def test_files_that_other_programs_look_for(whole: str, tmp_path: Path, clips: l
     assert extractor["feature_size"] == load_processor(whole).feature_extractor.feature_size
 
 
+def test_what_ctranslate2_converts_lies_where_a_kill_leaves_nothing(
+    whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setattr(storage, "temporary_dir", lambda: nullcontext(str(here)))
+    ctranslate2.convert(load_whisper(whole), load_processor(whole), str(tmp_path / "out"), "float32")
+    assert (here / "model.safetensors").exists()
+
+
 def test_a_result_knows_whether_it_passed() -> None:
-    one = Checked("x", "whole", 0.1, 0.1, 0.02, 0.02, 1.0, 1.0, ())
+    one = Checked("x", "whole", None, 0.1, 0.1, 0.02, 0.02, 1.0, 1.0, ())
     assert one.passed
 
 
 def test_a_type_that_this_machine_does_not_have_is_computed_in_another(whole: str, clips: list[Clip], tmp_path: Path) -> None:
     found = export(whole, str(tmp_path), "ctranslate2", "float16", clips[:1], tolerance=100.0)
     assert [one.runtime for one in found] == ["CTranslate2", "faster-whisper"]
+    assert {one.computes_in for one in found} <= {"float16", "float32"}
 
 
 def test_a_program_that_is_not_installed_is_named(

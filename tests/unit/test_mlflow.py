@@ -4,18 +4,22 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 
+from raykd import runs
 from raykd.config import Config
 from raykd.tracking import mlflow as tracking
 from raykd.tracking.history import read_json_lines
-from raykd.tracking.mlflow import MlflowTracker, send_waiting, tracking_uri, ui_command
+from raykd.tracking.mlflow import UNSENT, MlflowTracker, send_waiting, tracking_uri, ui_command
 from raykd.tracking.mlflow_values import MAX_PARAM, flat_params, points_of_metrics, points_of_record
+from raykd.tracking.progress import Progress
 from raykd.tracking.run_folder import RunFolder
+from raykd.training.plan import TrainingPlan
 from tests.unit.example_run import eval_record, example_config, example_metrics, make_run, train_record
 
 pytestmark = pytest.mark.slow
@@ -139,7 +143,7 @@ def test_an_unreachable_server_costs_one_line_and_no_metric(tmp_path: Path, own_
     tracker.store_files()
     tracker.close()
     assert len([line for line in lines if "does not take our metrics" in line]) == 1
-    assert "mlflow_spool.jsonl; --resume sends it" in lines[-1]
+    assert f"waits in {run.path}; --resume sends it" in lines[-1]
     losses = [record for record in read_json_lines(run.at("mlflow_spool.jsonl")) if record["key"] == "train/loss"]
     assert [record["step"] for record in losses] == [1, 2, 3, 4, 5]
 
@@ -148,6 +152,7 @@ def test_an_unreachable_server_costs_one_line_and_no_metric(tmp_path: Path, own_
     resumed.close()
     assert [step for step, _ in history_of(str(resumed.run_id), "train/loss", own_store)] == [1, 2, 3, 4, 5, 6]
     assert not run.has("mlflow_spool.jsonl")
+    assert not run.has(UNSENT)
     assert len(lines) == 2
 
 
@@ -186,7 +191,35 @@ def test_files_that_wait_are_sent_for_a_finished_run(tmp_path: Path, own_store: 
     run_id = run.read_text("mlflow_run_id")
     assert {item.path for item in mlflow.MlflowClient(own_store).list_artifacts(run_id)} >= {"config.yaml", "metrics.json"}
     assert not run.has("mlflow_spool.jsonl")
+    assert not run.has(UNSENT)
     assert lines == []
+
+
+def test_results_arrive_after_a_kill_while_they_were_sent(
+    tmp_path: Path, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run counted as finished, nothing waited, and so nothing was ever sent."""
+    monkeypatch.setattr(runs, "train_on_cluster", lambda *_: None)
+    monkeypatch.setattr(runs, "CheckpointSelection", lambda *_, **__: SimpleNamespace(best=lambda: "best"))
+    config = config_with(tmp_path)
+    run = make_run(config)
+    training = runs.TrainingRun(config, run, Progress(quiet=True))
+    job: Any = SimpleNamespace(method=SimpleNamespace(settled=0.0))
+    none: Any = None
+    training.train(job, none, TrainingPlan(1, 1, 1, None), none, score="wer", banner=none)
+    run.write_text("report.html", "")
+    assert run.finished
+    killed = training.tracker
+    assert killed is not None
+    killed.close("KILLED")
+    assert run.has(UNSENT)
+    send_waiting(config, run)
+    stored = mlflow.MlflowClient(own_store).get_run(str(killed.run_id))
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics["test/student/cs/wer"] == example_metrics().student.per_language["cs"].wer
+    names = {item.path for item in mlflow.MlflowClient(own_store).list_artifacts(str(killed.run_id))}
+    assert names == {"config.yaml", "metrics.json", "report.html", "history.jsonl"}
+    assert not run.has(UNSENT)
 
 
 def test_a_student_that_cannot_be_logged_is_said_and_the_run_ends_well(tmp_path: Path, own_store: str) -> None:

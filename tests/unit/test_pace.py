@@ -91,6 +91,25 @@ def test_attention_is_counted() -> None:
     assert pace._flops_per_row == (forward + 2.5 * forward) / 4, "the backward pass computes the scores again"
 
 
+def test_what_is_compiled_is_so_after_the_step_that_is_counted() -> None:
+    """Dynamo never compiles a function that it first met under a dispatch mode, and says nothing."""
+
+    @torch.compile(backend="eager")
+    def product(a: torch.Tensor) -> torch.Tensor:
+        return a @ a
+
+    def step(_: Any) -> dict[str, Any]:
+        product(torch.ones(8, 8))
+        return {}
+
+    pace, graphs = Pace(CPU, torch.float32, "utterances"), torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    for batch in batches(2):
+        pace.counted(step, batch)
+    assert pace._flops_per_row == 2 * 8**3 / 4
+    assert graphs["unique_graphs"] - before == 1
+
+
 def test_the_best_measure_of_the_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([1e9, 5e9, 2e9])
     monkeypatch.setattr("raykd.training.pace.product_rate", lambda *_: next(measured))

@@ -3,6 +3,7 @@
 import pytest
 
 from raykd.config.training import TrainConfig
+from raykd.errors import UserError
 from raykd.training.plan import accumulation_steps, effective_zero_stage, learning_rate, plan_training
 
 
@@ -14,6 +15,13 @@ def test_epochs_become_steps() -> None:
     by_epochs = TrainConfig(epochs=2.5, batch_size=8)
     assert plan_training(by_epochs, steps_per_epoch=10).steps == 25
     assert plan_training(TrainConfig(epochs=0.01), steps_per_epoch=10).steps == 1
+
+
+def test_a_warm_up_is_no_longer_than_its_epochs() -> None:
+    by_epochs = TrainConfig(epochs=4, warmup_steps=40)
+    assert plan_training(by_epochs, steps_per_epoch=10).steps == 40
+    with pytest.raises(UserError, match=r"train\.warmup_steps: must be at most the 36 steps of 4 epochs \(got 40\)"):
+        plan_training(by_epochs, steps_per_epoch=9)
 
 
 def test_evaluations_write_a_checkpoint_and_the_last_step_is_evaluated() -> None:
