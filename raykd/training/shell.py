@@ -1,5 +1,6 @@
 """The Ray Train shell: the same worker function on every worker, its records sent to the driver, lost workers replaced."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _GROUP = "placement_group"
 """File with the id of the group of bundles that the workers stand in."""
 _STOPPED_WITHIN_S = 60.0
 """Longest wait for workers that were told to stop."""
+_FULL = re.compile("out of memory|low on memory", re.IGNORECASE)
+"""What Ray says of a node and PyTorch of a GPU."""
 
 
 def train_on_cluster(job: TrainingJob, resources: Resources, storage_path: str, on_record: Callable[[Record], None]) -> None:
@@ -112,9 +115,14 @@ def _gpu(resources: Resources) -> dict[str, float]:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The worker's own error, without the layers Ray wraps around it."""
+    """The worker's own error, without the layers that Ray wraps around it, or that its memory was full."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         error = next(iter(failures.values()))
+    if _FULL.search(str(error)):
+        return (
+            "memory was full and a worker was ended; lower train.micro_batch_size (the results stay) or cluster.num_workers "
+            "and go on with --resume"
+        )
     text = str(error).strip().splitlines()
     return text[-1] if text else type(error).__name__
