@@ -54,7 +54,9 @@ def _side_by_side(folders: Sequence[str], out: str | None) -> None:
     if len(folders) == 1:
         entries, name = entries_of_sweep(Record.read(folders[0])), folders[0].rpartition("/")[2]
     else:
-        of_sweeps = [trial.run for sweep in sweeps for trial in Record.read(sweep).trials.values() if trial.run]
+        trials = [trial for sweep in sweeps for trial in Record.read(sweep).trials.values()]
+        # One that failed before anything was recorded has left no folder.
+        of_sweeps = [trial.run for trial in trials if trial.run and trial.folder.has("config.yaml")]
         entries = entries_of_runs([*(folder for folder in folders if folder not in sweeps), *of_sweeps])
         name = ", ".join(folder.rpartition("/")[2] for folder in folders)
     findings = Findings.of(name, entries)

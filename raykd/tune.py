@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from raykd.tuning.record import Record
 
 SWEEP, REPORT, NUMBERS, BEST = "sweep.yaml", "report.html", "results.json", "best.yaml"
-_FREE = {"name", "output_dir", "at_once", "cache", "keep", "retries", "register_as"}
-"""Keys that may differ when a sweep goes on."""
+_FREE = {"name", "output_dir", "cache", "keep", "register_as"}
+"""Keys that may differ when a sweep goes on. Ray Tune keeps the others' values, such as how many trials run at once."""
 
 
 def main(arguments: Sequence[str]) -> None:

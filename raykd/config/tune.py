@@ -10,6 +10,8 @@ from raykd.config.compare import Changes
 Range = tuple[float, float]
 Whole = tuple[int, int]
 FORMS = ("choice", "uniform", "loguniform", "int")
+_IN_TRAINING = ("lr", "lr_schedule", "warmup_steps", "weight_decay", "betas", "eps", "clip_norm")
+"""Keys of `train` that a checkpoint of other values goes on with."""
 
 
 class Dimension(Section):
@@ -104,7 +106,7 @@ class SweepConfig(Section):
     """What is kept of the teacher's answers before the first trial, where the config has `teacher: {kind: cached}`;
     see `python -m raykd.label --cache`."""
     keep: int = Field(3, ge=1)
-    """Best trials whose students and checkpoints are kept; of the others, what the report needs."""
+    """Best points whose students and checkpoints are kept, of all seeds; of the others, what the report needs."""
     retries: int = Field(2, ge=0)
     """Times a trial is tried again whose process was killed."""
     register_as: str | None = None
@@ -138,6 +140,13 @@ class SweepConfig(Section):
         for key, dimension in self.search.items():
             if dimension.when:
                 raise wrong("with `sampler: pbt` every value is there in every trial; leave `when` out", "search", key)
+            if not _changes_in_training(key, dimension):
+                raise wrong(
+                    "cannot change while training, as values of `sampler: pbt` do; take another sampler, or search numbers and "
+                    f"schedules of `objective` and `data.spec_augment`, or of `train`: {', '.join(_IN_TRAINING)}",
+                    "search",
+                    key,
+                )
 
     def _is_free(self, key: str) -> None:
         """A key that is searched must not be given a value as well."""
@@ -147,6 +156,19 @@ class SweepConfig(Section):
         for where, tree in given.items():
             if _is_set(tree, key):
                 raise wrong(f"is searched, and has a fixed value in `{where}`; leave one of them out", "search", key)
+
+
+def _changes_in_training(key: str, dimension: Dimension) -> bool:
+    """Whether a trial can go on from another's checkpoint with another value: with the same models, data, length and parts."""
+    section, _, name = key.partition(".")
+    if section == "train":
+        return name in _IN_TRAINING
+    parts = [value for value in dimension.choice or () if isinstance(value, str | bool | list) or _is_part(value)]
+    return key.startswith(("objective.", "data.spec_augment.")) and not key.endswith(".rank") and not parts
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "start" not in value  # schedules have one
 
 
 def _is_set(tree: Changes, key: str) -> bool:

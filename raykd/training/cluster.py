@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -166,17 +167,23 @@ def plan_resources(config: ClusterConfig) -> Resources:
         raise UserError(
             f"cluster.num_workers: {workers} workers do not fit on {int(available)} {kind}; give at most {int(available)}"
         )
-    gpu = min(1.0, gpus / workers)
+    gpu = _part_of_a_gpu(gpus / workers) if use_gpu else 0.0
     cores = config.cpus_per_worker or (1.0 if use_gpu else max(0.1, round(0.6 * cpus / workers, 2)))
     return Resources(
         workers=workers,
-        gpus_per_worker=round(gpu * (1.0 - _EVALUATION_GPU_SHARE), 4) if use_gpu else 0.0,
+        gpus_per_worker=round(gpu * (1.0 - _EVALUATION_GPU_SHARE), 4),
         cpus_per_worker=cores,
         threads_per_worker=max(1, int(cpus / workers)) if not use_gpu else max(1, int(cores)),
         share=config.share or 1.0,
-        evaluation_gpus=round(gpu * _EVALUATION_GPU_SHARE, 4) if use_gpu else 0.0,
+        evaluation_gpus=round(gpu * _EVALUATION_GPU_SHARE, 4),
         nodes=len(nodes),
     )
+
+
+def _part_of_a_gpu(gpus: float) -> float:
+    """What one worker takes of a GPU, with so much for each. It must lie on one: of three trials on two GPUs, with two thirds
+    each, one would wait for the others to end."""
+    return 1.0 / max(1, math.ceil(1.0 / gpus - 1e-6))
 
 
 def _within_reach(share: float | None) -> tuple[float, float]:

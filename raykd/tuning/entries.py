@@ -72,13 +72,18 @@ class Group:
         return self.entries[0].point
 
     @property
-    def finished(self) -> bool:
-        """Whether all of its runs came to their end."""
-        return all(entry.state == "finished" for entry in self.entries)
+    def best(self) -> Entry:
+        """The run to take: the best that came to its end, where one did."""
+        return min(self.entries, key=lambda entry: (entry.state != "finished", entry.dev is None, entry.dev))
+
+    @property
+    def finished(self) -> int:
+        """How many of its runs came to their end."""
+        return sum(entry.state == "finished" for entry in self.entries)
 
     @property
     def dev(self) -> float | None:
-        """Mean over seeds."""
+        """Mean over seeds. One that was stopped early counts with its rate by then, which could only have fallen."""
         rates = [entry.dev for entry in self.entries if entry.dev is not None]
         return fmean(rates) if rates else None
 
@@ -90,13 +95,15 @@ class Group:
 
 
 def ranked(entries: Sequence[Entry]) -> list[Group]:
-    """Groups, finished ones first, the lowest word error rate on dev first."""
+    """Groups, the lowest word error rate on dev first; after them those with a run that failed or is not done, whose mean lacks
+    something, and last those of which no run came to its end."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(json.dumps(entry.point, sort_keys=True, default=str), []).append(entry)
 
     def place(group: Group) -> tuple[Any, ...]:
-        return not group.finished, group.dev is None, group.dev
+        lacks = any(entry.state not in {"finished", "stopped"} for entry in group.entries)
+        return not group.finished, lacks, group.dev is None, group.dev
 
     return sorted((Group(tuple(group)) for group in groups.values()), key=place)
 

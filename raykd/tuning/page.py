@@ -1,7 +1,6 @@
 """`report.html` of a sweep, or of any runs side by side: one self-contained page, from the run folders alone."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -54,9 +53,8 @@ class Findings:
 
     @property
     def best(self) -> Entry | None:
-        """The best run of the best group."""
-        finished = [entry for entry in (self.groups[0].entries if self.groups else ()) if entry.state == "finished"]
-        return min(finished, key=lambda entry: entry.dev if entry.dev is not None else math.inf, default=None)
+        """The best run of the best group; None where no run came to its end."""
+        return self.groups[0].best if self.groups and self.groups[0].finished else None
 
 
 def render(findings: Findings, command: str, sweep_yaml: str = "") -> str:
@@ -98,6 +96,8 @@ def in_words(findings: Findings) -> list[str]:
         text += f" ({_told(best)})"
     text += f": {format_rate(group.dev)} word error rate on dev"
     text += f", {100 * group.spread:.2f} points standard deviation over {len(group.entries)} seeds" if group.spread else ""
+    not_done = len(group.entries) - group.finished
+    text += f", of which {not_done} did not come to {'its' if not_done == 1 else 'their'} end" if not_done else ""
     text += f"; {format_rate(best.test)} on {best.metrics['student']['split']}" if best.metrics else ""
     return [text + ".", *_at_the_edge(findings), *_against_the_next(best, groups), *_what_mattered(findings), *_saved(findings)]
 
@@ -118,7 +118,7 @@ def _against_the_next(best: Entry, groups: Sequence[Group]) -> list[str]:
     others = [group for group in groups[1:] if group.finished]
     if not others:
         return []
-    second = min(others[0].entries, key=lambda entry: entry.dev if entry.dev is not None else math.inf)
+    second = others[0].best
     text = f"The next best is {second.name} ({_told(second)}) with {format_rate(others[0].dev)} on dev."
     scored = [_scored(one) for one in (best, second)]
     if scored[0] is None or scored[1] is None:
@@ -182,7 +182,7 @@ def ranking(findings: Findings) -> CellTable:
     seeds = any(len(group.entries) > 1 for group in findings.groups)
     rows = []
     for group in findings.groups:
-        first = min(group.entries, key=lambda entry: entry.dev if entry.dev is not None else math.inf)
+        first = group.best
         values = [value_text(group.point[key]) if key in group.point else "" for key in keys]
         spread = "" if group.spread is None else f" ± {100 * group.spread:.2f}"
         tests = [entry.test for entry in group.entries if entry.test is not None]

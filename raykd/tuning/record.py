@@ -68,7 +68,8 @@ class Record:
 
     @classmethod
     def read(cls, folder: str) -> "Record":
-        """What is in the folder; nothing where there is none. Trials that ran when it was written are waiting now."""
+        """What is in the folder; nothing where there is none. Trials that ran when it was written are waiting now, with the
+        time that their steps took: nobody was there to note when they stopped."""
         path = storage.join(folder, FILE)
         record = cls(folder)
         if storage.exists(path):
@@ -76,6 +77,7 @@ class Record:
                 trial = Trial(**{**fields, "run": _under(folder, fields["run"])})
                 if trial.state == "running":
                     trial.state, trial.began = "waiting", None
+                    trial.seconds = max(trial.seconds, sum(step.get("seconds", 0.0) for step in trial.history().train))
                 record.trials[trial.name] = trial
         return record
 

@@ -29,7 +29,7 @@ from raykd.tracking.progress import Progress
 from raykd.tuning.board import Board
 from raykd.tuning.record import ENDED, Record
 from raykd.tuning.space import Coded, Space, short
-from raykd.tuning.trial import AT, END, WER, SweepJob, SweepTrial
+from raykd.tuning.trial import AT, END, PAIR, WER, SweepJob, SweepTrial
 from raykd.tuning.watch import Names, Seen, Watch
 
 _TUNE = "tune"
@@ -159,10 +159,9 @@ def _tuner(
     state = storage.join(local, _TUNE)
     if resume and tune.Tuner.can_restore(state):
         return tune.Tuner.restore(state, trainable, resume_unfinished=True, resume_errored=True)
-    listed = {"coded": tune.grid_search(points), "seed": tune.grid_search(list(sweep.seeds))}
     return tune.Tuner(
         trainable,
-        param_space=listed if points else {"seed": sweep.seeds[0]},  # a searcher brings the points itself
+        param_space=_listed(points, sweep.seeds) if points else {"seed": sweep.seeds[0]},  # a searcher brings the points itself
         tune_config=tune.TuneConfig(
             metric=WER,
             mode="min",
@@ -183,6 +182,13 @@ def _tuner(
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
         ),
     )
+
+
+def _listed(points: list[Coded], seeds: tuple[int, ...]) -> dict[str, Any]:
+    """All points, each with all seeds before the next: weights are kept until the seeds of a point have ended."""
+    if len(seeds) == 1:
+        return {"coded": tune.grid_search(points), "seed": seeds[0]}
+    return {PAIR: tune.grid_search([{"coded": coded, "seed": seed} for coded in points for seed in seeds])}
 
 
 def _dirname(trial: Any) -> str:

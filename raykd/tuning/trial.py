@@ -7,8 +7,8 @@ import queue
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
@@ -20,7 +20,7 @@ from raykd.config.tune import SweepConfig
 from raykd.data.sources.recognise import with_kinds
 from raykd.distillation import distil
 from raykd.errors import RunError, UserError
-from raykd.runs import with_absolute_paths
+from raykd.runs import changed_keys, with_absolute_paths
 from raykd.teachers import ensure_models
 from raykd.tracking.history import HistoryWriter, read_history
 from raykd.tracking.progress import Progress
@@ -32,12 +32,27 @@ from raykd.tuning.space import Space
 WER, AT, STEP, FAILED, DONE = "wer", "percent", "step", "failed", "done"
 """What a trial reports: its word error rate on dev, the percent and step of its training at which that was measured, why it
 came to no end, and that it has ended (Ray Tune's own word)."""
+PAIR = "pair"
+"""Key of coded point and seed where Ray Tune lists both together."""
 STOPPED_WITHIN_S = 90.0
 """Longest wait for the workers of a trial that is ended."""
 END = 99.9
-"""The last percent: schedulers decide at 25, 50, 75 and the like, and not about a trial that has ended."""
+"""The last percent, which only the report that ends a trial has: schedulers decide at 25, 50, 75 and the like."""
 _DONOR, _WEIGHTS, _HISTORY = "donor.json", "checkpoint", "history.jsonl"
-Folder = TemporaryDirectory[str]
+
+
+class Folder:
+    """A temporary folder that lives until `cleanup`, or is removed by others when the process is killed."""
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self.name = self._held.enter_context(storage.temporary_dir())
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        self._held.close()
+
+
 Reports = queue.SimpleQueue[tuple[dict[str, Any], Folder | None] | None]
 """What is reported, and the folder of what others may go on from."""
 
@@ -58,6 +73,11 @@ class SweepJob:
     """Variables of the driver's that say where runs are tracked."""
 
 
+def tuned_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The coded point and the seed in Ray Tune's config of a trial."""
+    return dict(config.get(PAIR, config))
+
+
 class SweepTrial(tune.Trainable):
     """Run by Ray Tune as an actor on the driver's node.
 
@@ -66,11 +86,11 @@ class SweepTrial(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], job: SweepJob) -> None:  # type: ignore[override]
-        """`config`: the coded point and the seed."""
+        """`config`: see `tuned_of`."""
         for name, value in job.environment.items():
             os.environ.setdefault(name, value)
         os.chdir(job.folder)
-        self._job, self._tuned = job, config
+        self._job, self._tuned = job, tuned_of(config)
         self._reports: Reports = queue.SimpleQueue()
         self._errors: list[BaseException] = []
         self._stop = threading.Event()
@@ -112,7 +132,7 @@ class SweepTrial(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Population based training: what this one goes on from."""
         if storage.exists(f"{checkpoint}/{_DONOR}"):
-            self._donor = TemporaryDirectory(prefix="raykd-", ignore_cleanup_errors=True)
+            self._donor = Folder()
             shutil.copytree(checkpoint, self._donor.name, dirs_exist_ok=True)
 
     def _run(self) -> None:
@@ -206,8 +226,10 @@ class TrialProgress(Progress):
     def record(self, record: Mapping[str, Any]) -> None:
         """See `Progress.record`."""
         super().record(record)
-        if self.reports is not None and record["kind"] == "eval" and record["split"] == "dev":
-            at = min(END, 100.0 * record["step"] / max(self._steps, record["step"], 1))
+        is_score = record["kind"] == "eval" and record["split"] == "dev"
+        # The last score ends the trial: a scheduler that got it before might stop or replace what has been trained to its end.
+        if self.reports is not None and is_score and record["step"] < self._steps:
+            at = min(END, 100.0 * record["step"] / self._steps)
             # Now: while its score is being told a checkpoint is not pruned.
             folder = _shared(self.shared, record["step"]) if self.shared is not None else None
             self.reports.put(({WER: record["wer"], AT: at, STEP: record["step"]}, folder))
@@ -231,7 +253,7 @@ def _shared(config: Config, step: int) -> Folder | None:
     path = path_of(run.checkpoints_dir, step) if run is not None else None
     if run is None or path is None or not storage.exists(path):
         return None
-    folder = TemporaryDirectory(prefix="raykd-", ignore_cleanup_errors=True)
+    folder = Folder()
     for name in storage.list_dir(path):
         storage.write_bytes(f"{folder.name}/{_WEIGHTS}/{name}", storage.read_bytes(storage.join(path, name)))
     storage.write_bytes(f"{folder.name}/{_HISTORY}", storage.read_bytes(run.history_path))
@@ -244,7 +266,8 @@ def _take_over(config: Config, given: str) -> None:
     `given`: a folder as `_shared` makes it."""
     donor = json.loads(storage.read_bytes(f"{given}/{_DONOR}"))
     found = RunFolder.find(config.output_dir, config.name)
-    if found is not None and (found.path == donor["run"] or found.read_json(_DONOR) == donor):
+    again = found is not None and (found.path == donor["run"] or found.read_json(_DONOR) == donor)
+    if found is not None and again and not changed_keys(config, found):
         return  # its process was lost and is here again
     run = RunFolder.create(config)
     for name in storage.list_dir(f"{given}/{_WEIGHTS}"):

@@ -9,9 +9,10 @@ from ray.tune import Callback
 
 from raykd.tracking.run_folder import RunFolder
 from raykd.tuning.board import Board
-from raykd.tuning.record import ENDED, Record, State, Trial, best_wer
+from raykd.tuning.entries import entries_of_sweep, ranked
+from raykd.tuning.record import ENDED, Record, State, Trial
 from raykd.tuning.space import Space
-from raykd.tuning.trial import FAILED
+from raykd.tuning.trial import FAILED, tuned_of
 
 _LOOK_S = 2.0
 _COPY = "checkpoint_"
@@ -83,18 +84,18 @@ class Seen:
 
     def _find(self, trial: Trial) -> None:
         found = self._run_of(trial.name)
-        trial.run = found.path if found is not None else trial.run
+        trial.run = found.path if found is not None else ""  # a failed one's may be deleted again
 
     def _run_of(self, name: str) -> RunFolder | None:
         return RunFolder.find(self.space.runs_folder, name)
 
     def _make_room(self) -> None:
-        """Of trials that are not among the best, what the report does not need goes."""
-        ended = [trial for trial in self.record.trials.values() if trial.state in ENDED and trial.run]
-        scored = {trial.name: best_wer(trial.history()) for trial in ended}
-        ranked = sorted(ended, key=lambda trial: (trial.state != "finished", scored[trial.name] is None, scored[trial.name]))
-        for trial in ranked[self._keep :]:
-            trial.folder.delete_weights()
+        """Of points that are not among the best, what the report does not need goes, once all of their seeds have ended."""
+        seeds = len(self.space.sweep.seeds)
+        groups = ranked(entries_of_sweep(self.record))
+        whole = [one.entries for one in groups if len(one.entries) >= seeds and all(run.state in ENDED for run in one.entries)]
+        for entry in (entry for entries in whole[self._keep :] for entry in entries if entry.run):
+            RunFolder(entry.run).delete_weights()
 
 
 class Watch(Callback):
@@ -109,7 +110,7 @@ class Watch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See `ray.tune.Callback`."""
-        self._seen.begins(str(trial), trial.config)
+        self._seen.begins(str(trial), tuned_of(trial.config))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It came to its end, or the scheduler stopped it."""
@@ -148,4 +149,4 @@ class Names:
 
     def __call__(self, trial: Any) -> str:
         """The next name."""
-        return _SEEN[self._folder].name(trial.config)
+        return _SEEN[self._folder].name(tuned_of(trial.config))

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ from raykd.config.load import parse
 from raykd.config.tune import SweepConfig
 from raykd.config.yaml_text import to_yaml
 from raykd.errors import UserError
+from raykd.runs import changed_keys
 from raykd.tracking.history import History, read_history
 from raykd.tracking.plots import parallel_chart
 from raykd.tracking.run_folder import RunFolder
@@ -27,7 +27,7 @@ from raykd.tuning.page import Findings, in_words, json_of, ranking, render
 from raykd.tuning.record import Record, Trial
 from raykd.tuning.space import Space
 from raykd.tuning.sweep import Within
-from raykd.tuning.trial import SweepJob, SweepTrial, _take_over
+from raykd.tuning.trial import Folder, SweepJob, SweepTrial, _take_over
 from raykd.tuning.watch import Watch
 from tests.unit.example_run import example_config, make_run
 
@@ -127,6 +127,15 @@ def test_keys_wait_for_what_they_depend_on_in_whatever_order_they_are_written() 
         ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "trials": 1}, "trials: pbt needs two trials"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "trials": 3, "at_once": 2}, "so all 3 run at once; leave it out"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "pbt", "asha": {}}, "asha: trials of `sampler: pbt` run to their ends"),
+        (
+            {"search": {"train.batch_size": [8, 16]}, "sampler": "pbt"},
+            "search.train.batch_size: cannot change while training, as values of `sampler: pbt` do; take another sampler, or",
+        ),
+        ({"search": {"student.decoder_layers": {"int": [1, 2]}}, "sampler": "pbt"}, "decoder_layers: cannot change while"),
+        ({"search": {"data.dev_share": {"uniform": [0.1, 0.2]}}, "sampler": "pbt"}, "dev_share: cannot change while training"),
+        ({"search": {"objective": [{"recipe": "kd"}, {"recipe": "ce"}]}, "sampler": "pbt"}, "search.objective: cannot change"),
+        ({"search": {"objective.self_teacher": [{"kind": "ema"}]}, "sampler": "pbt"}, "self_teacher: cannot change while"),
+        ({"search": {"objective.rank": {"int": [8, 32]}}, "sampler": "pbt"}, "search.objective.rank: cannot change"),
         ({"search": {"train.lr": [1, 2]}, "sampler": "bayes"}, "sampler: must be random, grid, tpe or pbt"),
         ({"search": {"train.lr": [1, 2]}, "asha": {"grace": 1.0}}, "asha.grace: must be less than 1"),
     ],
@@ -194,6 +203,8 @@ def test_the_command_refuses_before_ray(tmp_path: Path) -> None:
 def test_values_that_are_changed_while_training_stay_within_their_ranges() -> None:
     made = sweep(search={"train.lr": {"loguniform": [1e-4, 1e-3]}, "train.warmup_steps": {"int": [2, 9]}}, sampler="pbt")
     within = Within(dict(made.search))
+    schedules = {"objective.lambda_kl": [1.0, {"start": 1.0, "end": 0.2}], "data.spec_augment.time_masks": {"int": [0, 3]}}
+    assert set(sweep(search=schedules, sampler="pbt").search) == set(schedules), "these may change too"
     cut = within({"seed": 3, "coded": {"train.lr": 1.2e-3, "train.warmup_steps": 1}})
     assert cut == {"seed": 3, "coded": {"train.lr": 1e-3, "train.warmup_steps": 2}}
 
@@ -387,6 +398,12 @@ def test_the_run_of_a_trial_that_went_on_from_another_is_the_newest(tmp_path: Pa
     assert RunFolder.find(config.output_dir, config.name) == now
     _take_over(config, str(given))
     assert RunFolder.find(config.output_dir, config.name) == now, "its process was lost and is here again"
+    other = config.model_copy(update={"train": config.train.model_copy(update={"lr": 0.5})})
+    _take_over(other, str(given))
+    third = RunFolder.find(config.output_dir, config.name)
+    assert third not in {before, now}, "the same training once more, with other values (it was told that train.lr differs)"
+    assert third is not None
+    assert changed_keys(other, third) == []
 
 
 def test_a_trial_that_is_ended_takes_its_copies_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,8 +416,8 @@ def test_a_trial_that_is_ended_takes_its_copies_with_it(tmp_path: Path, monkeypa
     given.mkdir()
     (given / "donor.json").write_text("{}")
     ended.load_checkpoint(str(given))
-    unread = TemporaryDirectory(prefix="raykd-")
-    ended._shared = TemporaryDirectory(prefix="raykd-")
+    unread = Folder()
+    ended._shared = Folder()
     ended._reports.put(({}, unread))
     ended._reports.put(({}, None))
     assert ended._donor is not None
