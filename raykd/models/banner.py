@@ -79,7 +79,8 @@ def slow_paths(facts: RunFacts) -> list[str]:
 
 
 def _model_warnings(facts: RunFacts) -> list[str]:
-    models = {"teacher": facts.teacher, "student": facts.student}
+    teacher = None if "topk" in facts.kept else facts.teacher  # one whose answers were kept is not run
+    models = {"teacher": teacher, "student": facts.student}
     found = []
     for role, model in models.items():
         if model and model.attention == "eager":
@@ -87,7 +88,7 @@ def _model_warnings(facts: RunFacts) -> list[str]:
         if model and facts.on_gpu and facts.bfloat16_available and model.dtype == "float32":
             key = "teacher.dtype" if role == "teacher" else "train.precision"
             found.append(f"the {role} computes in float32 on a GPU with bfloat16; {key}: bfloat16 is several times faster")
-    if facts.teacher and facts.encoder_frozen and not facts.encoder_shared:
+    if teacher and facts.encoder_frozen and not facts.encoder_shared:
         found.append(
             "the frozen encoder differs from the teacher's, so two encoders run; init: teacher with all layers needs one"
         )

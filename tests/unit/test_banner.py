@@ -140,6 +140,12 @@ def test_float32_is_no_slow_path_where_there_is_nothing_faster() -> None:
     assert not slow_paths(replace(RUN, student=float32, on_gpu=False, cluster_gpus=0, device="CPU"))
 
 
+def test_a_teacher_whose_answers_were_kept_slows_nothing() -> None:
+    changed = replace(RUN, encoder_shared=False, teacher=replace(TEACHER, dtype="float32", attention="eager"))
+    assert slow_paths(changed)
+    assert not slow_paths(replace(changed, kept=frozenset({"topk"})))
+
+
 def test_facts_of_a_model() -> None:
     model = new_whisper(ScratchConfig(width=16, heads=2, ffn=16, encoder_layers=2, decoder_layers=1, window_s=1.0), seed=0)
     LayerCopy().freeze(model)
