@@ -22,10 +22,12 @@ def add_parts(module: ModuleType) -> list[type[Part]]:
     """Let configs name the parts of a file; they are returned.
 
     Raises:
-        ValueError: a name that another part has.
+        ValueError: a name that another part has, or a part without a method that its kind needs.
     """
     found = parts_in(module)
     for part in found:
+        if missing := ", ".join(sorted(part.__abstractmethods__)):
+            raise ValueError(f"{part.__name__}: lacks {missing}; define what the class that it derives from leaves open")
         part.room.add(part)
     return found
 

@@ -28,6 +28,9 @@ class Band(Section):
 class Banded(TokenTerm):
     kind: Literal["banded"] = "banded"
     band: Band = Band()
+
+    def values(self, at):
+        return at.student(1.0)
 """
 
 

@@ -204,7 +204,7 @@ class Louder(Input):
 class Silence(Target):
     kind: Literal["silence"] = "silence"
     def build(self, on):
-        raise NotImplementedError
+        return None
 """
     load_parts_file(written(tmp_path, text))
     config = focal_config(written(tmp_path, FOCAL, "terms.py"), objective="ce")
@@ -231,3 +231,14 @@ def test_parts_of_installed_packages_are_known(tmp_path: Path, monkeypatch: pyte
         UserError, match=r"^installed parts: no_such_package \(entry point gone of raykd\.parts\): No module named"
     ):
         load_config(str(run))
+
+
+def test_a_part_that_lacks_a_method_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    text = """
+from typing import Literal
+from raykd.parts.terms.term import TokenTerm
+
+class Empty(TokenTerm):
+    kind: Literal["empty"] = "empty"
+"""
+    assert "Empty: lacks values; " in refusal(written(tmp_path, text))

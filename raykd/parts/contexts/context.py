@@ -1,5 +1,6 @@
 """Contexts: what the decoder reads."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from raykd.data.batches import Batch
@@ -16,12 +17,12 @@ class Context(Part):
     kind: str
 
 
-class LiveContext(Live):
+class LiveContext(Live, ABC):
     """A context at work."""
 
+    @abstractmethod
     def apply(self, batch: Batch, clock: Clock) -> Batch:
         """The micro-batch, on the device, with the decoder input that is to be read (`Batch.changed`).
 
         What is drawn at random follows from `clock.draws`. Where the decoder input is not the label's, say so in `sampled_B`.
         """
-        raise NotImplementedError

@@ -3,6 +3,7 @@
 Shapes: B utterances, M mel channels, F frames of the window.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -36,9 +37,9 @@ class Input(Part):
         """Change one utterance's window in place; what is drawn at random follows from `key`."""
 
 
-class LiveInput(Live):
+class LiveInput(Live, ABC):
     """A change of the mel on the device."""
 
+    @abstractmethod
     def apply(self, batch: Batch, loss_gradient: LossGradient, clock: Clock) -> Batch:
         """The micro-batch with the mel that the student hears; `teacher_mel_BMF` is the targets', where that differs."""
-        raise NotImplementedError

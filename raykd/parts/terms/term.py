@@ -7,6 +7,7 @@ Shapes: N tokens (of a chunk of a batch's valid tokens), V vocabulary, K tokens 
 likeliest tokens only.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -81,9 +82,9 @@ class Term(Part):
 class OutputTerm(Term):
     """A term over what the models give beside their distributions (`needs`), by automatic differentiation."""
 
+    @abstractmethod
     def total(self, student: Outputs, targets: Mapping[str, Outputs], batch: Any, clock: Clock, live: Live | None) -> Tensor:
         """The sum over a micro-batch, a scalar with its graph; `live` is what `build` gave."""
-        raise NotImplementedError
 
 
 class TokenTerm(Term):
@@ -100,9 +101,9 @@ class TokenTerm(Term):
     scale_by_temperature: bool = True
     """Multiply by the student temperature squared, which keeps gradients comparable (Hinton et al. 2015)."""
 
+    @abstractmethod
     def values(self, at: "Chunk") -> Tensor:
         """values_N of the chunk's tokens, differentiable through `at.student(temperature)`."""
-        raise NotImplementedError
 
     def runs(self) -> tuple[str, ...]:
         """Also whoever learns."""
@@ -126,12 +127,12 @@ class ClosedForm(TokenTerm):
         """The values without the gradient."""
         return self.values_and_gradient(at, None, 1.0)
 
+    @abstractmethod
     def values_and_gradient(self, at: "Chunk", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
         """values_N; adds `scale` (a number, or scale_N1) times each value's gradient to `into_NV`.
 
         The gradient is that with respect to the student's logits divided by its temperature.
         """
-        raise NotImplementedError
 
 
 class Divergence(ClosedForm):
@@ -156,9 +157,9 @@ class Divergence(ClosedForm):
         """The target's."""
         return (self.target_temperature,)
 
+    @abstractmethod
     def between(self, student: "LogProbs", target: "LogProbs", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
         """values_N of two distributions over the same events; adds to `into_NV` as `values_and_gradient` does."""
-        raise NotImplementedError
 
     def values_and_gradient(self, at: "Chunk", into_NV: Tensor | None, scale: float | Tensor) -> Tensor:
         """See `ClosedForm`. Of a target that knows its likeliest tokens only: over these and the tail (`over_events`)."""
